@@ -1,0 +1,31 @@
+# Two commands do all: `make demo` and `make test`. Both set up .venv first when it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test setup lint clean
+
+setup: $(VENV)/.ready
+
+# torch first and named again, so that no resolver swaps the pinned build for another
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@$(PIP) -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/saescale demo
+
+test: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	@$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,46 @@
+"""Every warning code and status a fit can carry, in plain words (the report prints them)."""
+
+WARNINGS = {
+    "alive_rule_not_met": "The held-out set is too small for the alive window that the largest dictionary needs (100"
+    " expected firings per latent), or a dictionary is much sparser than the largest: its n_alive is a lower bound.",
+    "best_lr_per_cell": "Some cells were trained at several learning rates; the one with the lowest mean loss is used.",
+    "bootstrap_unstable": "More than 5 % of the bootstrap draws lost the minimum of at least one budget: the intervals"
+    " leave those draws out and are too narrow.",
+    "budgets_unbracketed": "At least one budget has no minimum inside the sampled sizes. It is shown hollow and left"
+    " out of every exponent.",
+    "cells_missing": "Some planned runs of this budget have no result; the valley is fitted on the sizes that have one.",
+    "checks_disagree": "The five-point parabola or the cubic finds no minimum here, or one more than 25 % away from the"
+    " three-point parabola's: the position of this minimum depends on how it is fitted.",
+    "fewer_than_3_bracketed": "Fewer than three budgets have their minimum inside the sampled sizes, so no exponent is"
+    " reported. Add sizes on the side where the minimum ran out of the grid, or add budgets.",
+    "floor_at_bound": "The best floor is at the edge of what is allowed: the data do not ask for one in this range.",
+    "floor_needs_4_budgets": "A power law with a floor has three parameters and needs at least four bracketed budgets.",
+    "floor_not_converged": "The fit with a floor did not pass its convergence certificate: do not use its numbers.",
+    "floor_unidentified": "The budgets span less than two decades of compute: the floor and the exponent beside it trade"
+    " off against each other and neither should be quoted without its interval.",
+    "holdout_loss_missed": "Fitted without its largest budget, the plain power law misses the loss seen there by more"
+    " than 5 %: do not extrapolate it.",
+    "holdout_not_possible": "Fewer than four bracketed budgets: none can be held out to test the extrapolation.",
+    "l0_varies": "The measured l0 differs by more than 1.5 times between runs: fvu and ce_recovered are not at matched"
+    " sparsity, only the objective is comparable.",
+    "narrow_compute_range": "The bracketed budgets span less than one decade of compute: exponents say little beyond it.",
+    "no_finished_runs": "No run with a compute budget has a result yet: there is nothing to fit.",
+    "runs_damaged": "Some records are damaged or belong to other settings; they are left out.",
+    "runs_failed": "Some runs failed; they are left out.",
+    "runs_missing": "Some planned runs have no result yet; they are left out.",
+    "several_minima": "The loss rises and falls more than once across sizes: a run may be badly trained.",
+    "shallow_valley": "The valley is not deeper than twice the seed noise at its ends: its position is mostly noise.",
+    "single_seed": "There is one seed per cell: intervals hold only the scatter of the budgets around the law.",
+    "two_seeds": "Seed noise is estimated from two seeds per cell; intervals are approximate.",
+}
+
+STATUSES = {
+    "bracketed": "minimum inside the sampled sizes",
+    "flat": "all sizes have the same loss",
+    "minimum_at_largest_size": "the largest sampled size is the best: the minimum may lie beyond it",
+    "minimum_at_smallest_size": "the smallest sampled size is the best: the minimum may lie below it",
+    "no_results": "no finished runs",
+    "not_convex": "the fitted curve has no minimum",
+    "too_few_sizes": "fewer than three sizes have results",
+    "vertex_outside": "the fitted minimum lies outside the sampled sizes",
+}

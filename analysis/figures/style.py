@@ -1,0 +1,144 @@
+"""The look all figures share: fonts, colours, axes, saving. No pyplot, no display."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analysis.disk import write_aside
+
+INK, LAW, FLOOR, QUIET = "#1a1a1a", "#c8500a", "#0a62a8", "#8a8a8a"  # black, vermilion, blue: distinct to all eyes
+X_COMPUTE = r"training compute $C = 12\,d\,n\,T$ (dense FLOPs)"
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "saescale",
+    "svg.fonttype": "path",
+}
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """Draw under the house settings, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def panels(columns: int, width: float, height: float = 4.3) -> tuple[Figure, list[Axes]]:
+    """A figure with `columns` panels beside each other."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.atleast_1d(figure.subplots(1, columns)))
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """name.svg and name.png (200 dpi), each written aside and renamed, with no date or version inside."""
+    paths = []
+    with house():
+        for suffix, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"metadata": {"Software": None}, "dpi": 200})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], **options)
+            paths.append(write_aside(folder / f"{name}{suffix}", buffer.getvalue()))
+    return paths[0], paths[1]
+
+
+def ladder(values: list, name: str = "viridis") -> dict:
+    """value -> colour along a sequential map without its palest end, in rising order."""
+    ordered, end = sorted(set(values)), 0.9 if name == "viridis" else 0.82
+    return {value: colormaps[name](end * i / max(len(ordered) - 1, 1)) for i, value in enumerate(ordered)}
+
+
+def log_y(ax: Axes, values: np.ndarray) -> None:
+    """Log scale with plain decimals at 1, 1.5, 2, 3, 5, 7 per decade, thinned when several decades are shown."""
+    ax.set_yscale("log")
+    values = values[np.isfinite(values) & (values > 0)]
+    if not len(values):
+        return
+    low, high = values.min() / 1.12, values.max() * 1.12
+    ax.set_ylim(low, high)
+    decades = np.log10(high / low)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 3, 5) if decades < 2 else (1,)
+    ticks = [s * 10.0**e for e in range(-12, 13) for s in steps if low <= s * 10.0**e <= high]
+    if len(ticks) < 2:
+        ticks = list(np.geomspace(low, high, 5)[1:-1])
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+
+
+def size_ticks(ax_axis, sizes: list[int]) -> None:
+    """Ticks at the dictionary sizes that were trained, at most nine of them, written out."""
+    shown = sizes[:: max(1, -(-len(sizes) // 9))]
+    ax_axis.set_major_locator(FixedLocator(shown))
+    ax_axis.set_minor_locator(NullLocator())
+    ax_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value):,}"))
+
+
+def count_ticks(ax: Axes) -> None:
+    """A log y axis of counts, ticks at 1, 2, 5 per decade written out: 500, 20,000, 2M."""
+    low, high = ax.get_ylim()
+    steps = (1, 2, 5) if high / low < 1e3 else (1,)
+    ticks = [s * 10**e for e in range(13) for s in steps if low <= s * 10**e <= high]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e6:g}M" if v >= 1e6 else f"{round(v):,}"))
+
+
+def power_of_ten(value: float) -> str:
+    """2.5e10 as mathtext: 2.5 x 10^10."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return rf"{float(mantissa):g}$\times 10^{{{int(exponent)}}}$"
+
+
+def legend_right(ax: Axes, handles: list, title: str) -> None:
+    """A legend beside the panel, where it hides no data."""
+    ax.legend(handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")
+
+
+def nothing_yet(ax: Axes, words: str) -> None:
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=QUIET)
+
+
+def bounds(record: dict | None) -> tuple[float, float] | None:
+    """(lo, hi) of a bounded value of fits.json, or None when there is no interval."""
+    return None if record is None or record["lo"] is None or record["hi"] is None else (record["lo"], record["hi"])
+
+
+def band(ax: Axes, law: dict, colour: str, label: str, dashed: bool = False) -> None:
+    """A fitted law with its 95 % band; the band is left out where it has no interval."""
+    curve = law["band"]
+    x = np.array(curve["flops_dense"])
+    low, high = (np.array(curve[side], float) for side in ("lo", "hi"))
+    ax.plot(x, curve["estimate"], color=colour, linewidth=1.6, linestyle="--" if dashed else "-", label=label, zorder=4)
+    if np.isfinite(low).all():
+        ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1)
+
+
+def range_text(record: dict, digits: int = 2) -> str:
+    """'0.49 [0.47, 0.52]'; without the brackets when there is no interval."""
+    limits = bounds(record)
+    text = f"{record['estimate']:.{digits}f}"
+    return text if limits is None else f"{text} [{limits[0]:.{digits}f}, {limits[1]:.{digits}f}]"

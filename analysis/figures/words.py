@@ -1,0 +1,39 @@
+"""Title and caption of each figure: what the axes are, what to read, what not to."""
+
+WORDS: dict[str, tuple[str, str]] = {
+    "loss_vs_compute": (
+        "Loss against training compute",
+        "Each line is one dictionary size trained for longer and longer (small dots: single seeds). Horizontal:"
+        " dense-equivalent training compute 12 * d_in * n_latents * n_tokens in FLOPs. Vertical: held-out objective over"
+        " held-out variance. Black diamonds are the fitted minima of the budgets whose valley is bracketed, hollow ones"
+        " the best run of a budget without a minimum (an upper bound, not used in the fit). The orange line is the power"
+        " law through the filled diamonds with its 95 % band, the blue dashed one the same with a floor.",
+    ),
+    "isoflop_valleys": (
+        "Iso-FLOP valleys",
+        "Each curve is one compute budget, spent on dictionaries of different size: too small on the left, trained too"
+        " briefly on the right. Horizontal: n_latents. Vertical: held-out objective over held-out variance. The thick"
+        " stroke is the parabola through the lowest point and its neighbours, the star its vertex with a 95 % interval over"
+        " seeds. A hollow curve has no minimum inside the sampled sizes and gives no optimum.",
+    ),
+    "optimal_allocation": (
+        "How to spend compute",
+        "The size (left) and the training tokens (right) at the minimum of each valley, against compute, with fitted power"
+        " laws and 95 % bands. Tokens follow from the size by T = C / (12 d_in n), so the two exponents add up to 1."
+        " Hollow points are budgets without a minimum inside the sampled sizes: the best sampled size, which only bounds"
+        " the optimum and is not fitted.",
+    ),
+    "quality_vs_compute": (
+        "Quality beside the loss",
+        "Left: share of the language model's loss that survives replacing the activations by their reconstruction,"
+        " (zero ablated - with SAE) / (zero ablated - clean), 1 is perfect; right: share of latents that fire in the alive"
+        " window. One line per dictionary size, mean over seeds (dots: single seeds). A third panel shows the measured l0"
+        " when it differs between runs, because then the first is not at matched sparsity.",
+    ),
+    "concept_presence": (
+        "How rare a concept can be and still have a latent",
+        "Share of concepts with a latent of their own (held-out F1 above the threshold) against the concept's frequency,"
+        " one curve per dictionary size; left trained, middle untrained dictionaries as the null, right both against"
+        " frequency times alive latents. Only what trained dictionaries do beyond the untrained ones was learned.",
+    ),
+}

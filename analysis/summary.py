@@ -1,0 +1,36 @@
+"""The few lines a terminal shows at the end: one row per exponent. The caller draws the table."""
+
+ROWS = (
+    ("loss", "exponent", "loss L* ~ C^-a: a"),
+    ("loss_floor", "exponent", "loss L* = E + A C^-a: a"),
+    ("loss_floor", "floor", "loss L* = E + A C^-a: floor E"),
+    ("n_latents", "exponent", "optimal size n* ~ C^p: p"),
+    ("n_tokens", "exponent", "optimal tokens T* ~ C^q: q"),
+)
+
+
+def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """(name, estimate, lo, hi, note) per law; None where a number is missing, and then the note says why."""
+    bracketed = sum(budget["status"] == "bracketed" for budget in fits["budgets"])
+    budgets = f"{bracketed} of {len(fits['budgets'])} budgets bracketed"
+    rows = []
+    for law_name, value_name, words in ROWS:
+        law = fits["laws"][law_name]
+        if law is None:
+            rows.append((words, None, None, None, _why_absent(law_name, bracketed, budgets)))
+            continue
+        value = law[value_name]
+        rows.append((words, value["estimate"], value["lo"], value["hi"], _note(law_name, law, budgets)))
+    return rows
+
+
+def _why_absent(law_name: str, bracketed: int, budgets: str) -> str:
+    return f"{budgets}, {4 if law_name == 'loss_floor' and bracketed >= 3 else 3} needed"
+
+
+def _note(law_name: str, law: dict, budgets: str) -> str:
+    if law_name != "loss_floor":
+        return budgets + ("; q = 1 - p by C = 12 d n T" if law_name == "n_tokens" else "")
+    if law["status"] != "ok":
+        return f"{budgets}; {law['status'].replace('_', ' ')}"
+    return budgets + ("" if law["identified"] else "; floor not identified: under two decades of compute")

@@ -1,0 +1,3 @@
+"""saescale: a scaling-law experiment orchestrator for sparse autoencoders."""
+
+__version__ = "0.1.0"

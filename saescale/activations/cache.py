@@ -1,0 +1,113 @@
+"""The activation cache: harvested once into content-addressed shards, memory-mapped by every run after.
+
+activations/<key>/<split>-<shard>.bin holds the rows of SHARD_BATCHES forward batches in the activation dtype; the .json
+beside it, written after it, says rows and SHA-256. A shard whose .json is there is whole; one without is harvested again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saescale.activations.live import LiveSource
+from saescale.activations.tokens import TokenSplit
+from saescale.identity import digest
+from saescale.records.store import Damaged, read_json, write_bytes, write_json
+
+SHARD_BATCHES = 64
+SCALE_BATCHES = 64  # forward batches behind the one input scalar and the sample for the pre-bias
+
+
+def cache_spec(science: dict[str, Any]) -> dict[str, Any]:
+    """What the harvested numbers depend on: the key's content."""
+    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k != "data_seed"}}
+
+
+def cache_key(science: dict[str, Any]) -> str:
+    return digest(cache_spec(science))[:16]
+
+
+def shards(tokens: TokenSplit) -> list[range]:
+    return [range(i, min(i + SHARD_BATCHES, tokens.n_batches)) for i in range(0, tokens.n_batches, SHARD_BATCHES)]
+
+
+def missing_shards(folder: Path, split: str, tokens: TokenSplit) -> list[int]:
+    return [i for i in range(len(shards(tokens))) if not (folder / f"{split}-{i:05d}.json").exists()]
+
+
+def harvest(folder: Path, split: str, source: LiveSource, wanted: list[int]) -> Iterator[int]:
+    """Harvest the shards `wanted`, yielding the activations written after each forward batch."""
+    for shard in wanted:
+        parts = []
+        for index in shards(source.tokens)[shard]:
+            rows = source.stored(index).contiguous()
+            parts.append(rows.view(torch.uint8).numpy().tobytes())
+            yield len(rows)
+        data = b"".join(parts)
+        write_bytes(folder / f"{split}-{shard:05d}.bin", data)
+        write_json(folder / f"{split}-{shard:05d}.json", {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+
+
+class CacheSource:
+    """The harvested activations of one split. Each shard's checksum is verified when it is first read."""
+
+    def __init__(self, folder: Path, split: str, tokens: TokenSplit, data: dict[str, Any]) -> None:
+        self.folder, self.split, self.tokens = folder, split, tokens
+        self.dtype = getattr(torch, data["activation_dtype"])
+        self.counts = tokens.batch_token_counts
+        self._starts = np.concatenate([[0], np.cumsum(self.counts)])
+        self._maps: dict[int, Tensor] = {}
+
+    def batch(self, index: int) -> Tensor:
+        shard = index // SHARD_BATCHES
+        first = self._starts[shard * SHARD_BATCHES]
+        rows = slice(int(self._starts[index] - first), int(self._starts[index + 1] - first))
+        return self._shard(shard)[rows].float()
+
+    def _shard(self, shard: int) -> Tensor:
+        if shard not in self._maps:
+            path = self.folder / f"{self.split}-{shard:05d}.bin"
+            said = read_json(path.with_suffix(".json"))
+            raw = np.memmap(path, dtype=np.uint8, mode="r") if said and path.exists() else np.empty(0, np.uint8)
+            if not said or len(raw) != said["bytes"] or hashlib.sha256(raw).hexdigest() != said["sha256"]:
+                raise Damaged(f"{path} is damaged: its bytes do not match the checksum of its harvest. Delete {path.name} "
+                              f"and {path.stem}.json in {self.folder} and launch again; only this shard is harvested anew.")
+            in_shard = range(shard * SHARD_BATCHES, min((shard + 1) * SHARD_BATCHES, len(self.counts)))
+            n_rows = int(self.counts[in_shard.start:in_shard.stop].sum())
+            with torch.no_grad():
+                self._maps[shard] = _as_tensor(raw).view(self.dtype).view(n_rows, -1)
+        return self._maps[shard]
+
+
+def _as_tensor(raw: np.memmap) -> Tensor:
+    import warnings
+
+    with warnings.catch_warnings():  # the map is read-only and nothing here writes to it
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(raw)
+
+
+def input_scale(source: Any, d_in: int, progress: Callable[[], None] = lambda: None) -> float:
+    """The one scalar that brings the mean square norm of the inputs to d_in, over the first SCALE_BATCHES batches."""
+    total, rows = 0.0, 0
+    for index in range(min(SCALE_BATCHES, len(source.counts))):
+        x = source.batch(index)
+        total += float(x.double().square().sum())
+        rows += len(x)
+        progress()
+    return (d_in * rows / total) ** 0.5
+
+
+def sample(source: Any, n_tokens: int) -> Tensor:
+    """float32 [at most n_tokens, d_in], unscaled: the first activations in harvest order, for initialising biases."""
+    rows, index = [], 0
+    while sum(map(len, rows)) < n_tokens and index < len(source.counts):
+        rows.append(source.batch(index))
+        index += 1
+    return torch.cat(rows)[:n_tokens]

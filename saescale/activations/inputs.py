@@ -1,0 +1,60 @@
+"""What a job reads: corpus, harvested activations, stream and language model of one science block, each opened when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saescale.activations import tokens
+from saescale.activations.cache import CacheSource, input_scale, sample
+from saescale.activations.lm import LanguageModel
+from saescale.activations.stream import Stream
+from saescale.records.store import Store, read_json, write_json
+
+PRE_BIAS_TOKENS = 32768
+
+
+@dataclass(frozen=True)
+class Inputs:
+    store: Store
+    science: dict[str, Any]
+    execution: dict[str, Any]
+
+    @cached_property
+    def corpus(self) -> tokens.Corpus:
+        return tokens.read(self.store.corpus_dir(self.execution["corpus_key"]))
+
+    def source(self, split: str) -> CacheSource:
+        folder = self.store.activations_dir(self.execution["cache_key"])
+        return CacheSource(folder, split, getattr(self.corpus, split), self.science["data"])
+
+    @cached_property
+    def train_source(self) -> CacheSource:
+        return self.source("train")
+
+    @cached_property
+    def scale(self) -> float:
+        """The input scalar, computed once per cache and kept beside its shards."""
+        path = self.store.activations_dir(self.execution["cache_key"]) / "scale.json"
+        found = read_json(path)
+        if found is None:
+            found = {"scale": input_scale(self.train_source, self.science["lm"]["d_in"])}
+            write_json(path, found)
+        return found["scale"]
+
+    @cached_property
+    def sample(self) -> Tensor:
+        """float32 [at most PRE_BIAS_TOKENS, d_in] at mean square norm d_in."""
+        return sample(self.train_source, PRE_BIAS_TOKENS) * self.scale
+
+    @cached_property
+    def stream(self) -> Stream:
+        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale)
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        return LanguageModel(Path(self.execution["lm_path"]), self.science["lm"]["hook_name"], self.science["lm"]["dtype"])

@@ -1,0 +1,40 @@
+"""Live activations: the language model's forward in the loop, rounded exactly as the cache rounds."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saescale.activations.lm import LanguageModel
+from saescale.activations.tokens import TokenSplit
+
+
+class Source(Protocol):
+    """Activations by forward batch: a pure function of the batch's index."""
+
+    counts: np.ndarray  # int64 [n_batches], activations each forward batch gives
+
+    def batch(self, index: int) -> Tensor:
+        """float32 [counts[index], d_in], unscaled, rounded to the activation dtype."""
+        ...
+
+
+class LiveSource:
+    def __init__(self, lm: LanguageModel, tokens: TokenSplit, activation_dtype: str) -> None:
+        self.lm, self.tokens, self.dtype = lm, tokens, getattr(torch, activation_dtype)
+        self.counts = tokens.batch_token_counts
+
+    def stored(self, index: int) -> Tensor:
+        """[counts[index], d_in] in the activation dtype: what the cache keeps. Raises when a value is not finite."""
+        values = self.lm.activations(torch.from_numpy(np.array(self.tokens.batch(index))).long())
+        rows = values[torch.from_numpy(self.tokens.kept(index))].to(self.dtype)
+        if not torch.isfinite(rows).all():
+            raise ValueError(f"activations of forward batch {index} are not finite in {self.dtype}: "
+                             "set data.activation_dtype=bfloat16 or float32, or look at the language model.")
+        return rows
+
+    def batch(self, index: int) -> Tensor:
+        return self.stored(index).float()

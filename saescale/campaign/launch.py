@@ -1,0 +1,122 @@
+"""Launch: what is left of a plan becomes jobs, and jobs become records. Idempotent: done work is never done again."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saescale.activations import tokens
+from saescale.activations.cache import missing_shards
+from saescale.campaign import local, price
+from saescale.campaign.plan import Plan, PlannedRun, save
+from saescale.campaign.status import RunState, state, states
+from saescale.identity import digest
+from saescale.records import record
+from saescale.records.store import Store, append_line, write_json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a launch started and how every run of the plan stands after it."""
+
+    started: int
+    states: Mapping[str, RunState]
+    messages: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere."""
+        found = {s.state for s in self.states.values()}
+        if found & {"failed", "stopped", "new", "damaged"}:
+            return 3
+        return 4 if "running" in found else 0
+
+
+def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = False) -> Outcome:
+    store.require_writable()
+    before = states(plan.runs, store)
+    refuse_damaged(before)
+    wanted = {"new", "stopped", "failed"} if retry else {"new", "stopped"}
+    todo = [r for r in plan.runs if before[r.run_id].state in wanted]
+    if not todo:
+        return Outcome(0, before)
+    save(plan, store)
+    for r in todo:
+        record.claim(store.run_dir(r.run_id), r.science, r.execution)
+    messages = _run(plan, store, harvest_jobs(todo, store, plan.cluster.workers), "harvest", progress)
+    if not messages:
+        messages = _run(plan, store, training_jobs(todo, store, plan.cluster.workers), "train", progress)
+    after = {r.run_id: state(r, store) for r in plan.runs}
+    return Outcome(len(todo), after, tuple(messages))
+
+
+def refuse_damaged(found: Mapping[str, RunState]) -> None:
+    for s in found.values():
+        if s.state == "damaged":
+            raise ValueError(f"{s.reason} Nothing was started.")
+
+
+def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: local.Progress) -> list[str]:
+    """Run the jobs of one stage; returns one sentence per job that did not end well."""
+    if not jobs:
+        return []
+    log = store.sweep_dir(plan.sweep.folder_name) / "submissions.jsonl"
+    append_line(log, {"time": time.time(), "user": getpass.getuser(), "stage": stage, "plan_hash": plan.plan_hash,
+                      "cluster": plan.cluster.kind, "jobs": [j.name for j in jobs]})
+    run = local.run_in_process if plan.cluster.kind == "inprocess" else local.run_pool
+    return run(jobs, plan.cluster.workers, stage, progress)
+
+
+def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:
+    """One job per worker for each activation cache that lacks shards."""
+    jobs = []
+    for key, group in _grouped(runs, lambda r: r.execution["cache_key"]).items():
+        run = group[0]
+        corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
+        folder = store.activations_dir(key)
+        todo = [[split, i] for split, part in (("held_out", corpus.held_out), ("train", corpus.train))
+                for i in missing_shards(folder, split, part)]
+        for rank in range(min(workers, len(todo))):
+            jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
+                                     "execution": dict(run.execution)}))
+    return jobs
+
+
+def fleet_key(run: PlannedRun) -> str:
+    """Runs with one key read the same activation batches, so they may train side by side."""
+    s = run.science
+    return digest({"lm": s["lm"], "data": s["data"], "batch_tokens": s["train"]["batch_tokens"]})[:10]
+
+
+def training_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:
+    """Fleets: trunks that read the same stream, dealt over the workers, the longest first to the least loaded."""
+    jobs = []
+    for group in _grouped(runs, fleet_key).values():
+        trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
+        bins: list[list[PlannedRun]] = [[] for _ in range(min(workers, len(trunks)))]
+        load = [0.0] * len(bins)
+        for trunk in trunks:
+            least = load.index(min(load))
+            bins[least] += trunk
+            load[least] += price.trunk_seconds(trunk)
+        jobs += [make_job(store, {"stage": "train", "runs": [r.run_id for r in b], "execution": dict(b[0].execution)})
+                 for b in bins]
+    return jobs
+
+
+def _grouped(runs: Sequence[PlannedRun], key: Any) -> dict[str, list[PlannedRun]]:
+    groups: dict[str, list[PlannedRun]] = {}
+    for r in runs:
+        groups.setdefault(key(r), []).append(r)
+    return groups
+
+
+def make_job(store: Store, content: dict[str, Any]) -> Path:
+    """A job is a directory: everything the worker needs is in it or beside it in the store."""
+    folder = store.job_dir(f"{content['stage']}-{digest(content)[:10]}")
+    write_json(folder / "job.json", content)
+    return folder

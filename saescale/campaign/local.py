@@ -1,0 +1,117 @@
+"""Jobs on this machine: a pool of worker processes, or this very process. Progress is read from the jobs' files."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+from saescale.records.store import Damaged, read_json, write_json
+
+JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
+POLL_S = 0.25
+
+
+class Progress(Protocol):
+    """What the terminal shows while jobs run: the share done of a stage, and a note."""
+
+    def stage(self, name: str, done: float, total: float, note: str) -> None: ...
+
+
+class Worker:
+    """One job in one child process. Its output goes to jobs/<id>/attempts/<k>/, as far as the disk allows."""
+
+    def __init__(self, job: Path, threads: int) -> None:
+        self.job = job
+        attempts = job / "attempts"
+        self.attempt = attempts / str(len(list(attempts.glob("*"))) if attempts.exists() else 0)
+        self.attempt.mkdir(parents=True)
+        (job / "status.json").unlink(missing_ok=True)
+        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
+               "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen([sys.executable, "-m", JOB_MODULE, str(job)], env=env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        self.tail: deque[str] = deque(maxlen=40)
+        self.readers = [threading.Thread(target=self._drain, args=(stream, name), daemon=True)
+                        for stream, name in ((self.process.stdout, "stdout"), (self.process.stderr, "stderr"))]
+        for reader in self.readers:
+            reader.start()
+
+    def _drain(self, stream: IO[str], name: str) -> None:
+        for line in stream:
+            if name == "stderr":
+                self.tail.append(line.rstrip())
+            try:
+                with (self.attempt / name).open("a") as f:
+                    f.write(line)
+            except OSError:  # a full disk must not lose the message: it is in `tail`
+                continue
+
+    def finish(self) -> str | None:
+        """None when the job ended well, else one sentence."""
+        code = self.process.wait()
+        for reader in self.readers:
+            reader.join(timeout=5)
+        try:
+            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time()})
+        except OSError as e:
+            self.tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
+        if code == 0:
+            return None
+        said = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
+        how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
+        return f"job {self.job.name} {how}: {said}"
+
+
+def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress) -> list[str]:
+    """Run the jobs, at most `workers` at once, and return one sentence per job that did not end well."""
+    waiting, running, problems = list(jobs), list[Worker](), list[str]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop(0)
+                running.append(Worker(job, read_json(job / "job.json")["execution"]["threads"]))
+            time.sleep(POLL_S)
+            _show(jobs, stage, progress)
+            for worker in [w for w in running if w.process.poll() is not None]:
+                running.remove(worker)
+                problem = worker.finish()
+                problems += [problem] if problem else []
+    finally:
+        for worker in running:  # an error or Ctrl-C here: let the workers save and stop
+            worker.process.terminate()
+        for worker in running:
+            worker.process.wait()
+    return problems
+
+
+def run_in_process(jobs: Sequence[Path], _workers: int, stage: str, progress: Progress) -> list[str]:
+    """The same jobs in this process, one after another, however many workers there could be."""
+    problems = []
+    run_job = getattr(importlib.import_module(JOB_MODULE), JOB_CALLABLE)
+    for job in jobs:
+        code = run_job(job, lambda: _show(jobs, stage, progress))
+        if code:
+            problems.append(f"job {job.name} stopped with exit code {code}.")
+    return problems
+
+
+def _show(jobs: Sequence[Path], stage: str, progress: Progress) -> None:
+    done = total = 0.0
+    note = ""
+    for job in jobs:
+        try:
+            status = read_json(job / "status.json")
+        except Damaged:
+            status = None
+        if status:
+            done, total = done + status["done"], total + status["total"]
+            note = status.get("note", "") or note
+    progress.stage(stage, done, total, note)

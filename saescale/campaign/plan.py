@@ -1,0 +1,172 @@
+"""The plan: every run a sweep wants, with its identity, tokens, FLOPs and state; what is excluded, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saescale import config as conf
+from saescale import identity
+from saescale.activations import tokens
+from saescale.activations.cache import cache_key
+from saescale.activations.folder import BUNDLED, LMFolder
+from saescale.campaign.sweep import Cell, Sweep, cells
+from saescale.flops import flops_dense
+from saescale.records.store import Store, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging."""
+
+    run_id: str
+    trunk_id: str
+    grids: tuple[str, ...]
+    target_flops: float | None
+    science: Mapping[str, Any]
+    execution: Mapping[str, Any]
+
+    @property
+    def steps(self) -> int:
+        return self.science["train"]["n_tokens"] // self.science["train"]["batch_tokens"]
+
+    @property
+    def flops_dense(self) -> int:
+        s = self.science
+        return flops_dense(s["lm"]["d_in"], s["sae"]["n_latents"], s["train"]["n_tokens"])
+
+
+@dataclass(frozen=True)
+class Plan:
+    sweep: Sweep
+    runs: tuple[PlannedRun, ...]
+    excluded: tuple[dict[str, Any], ...]
+    cluster: conf.ClusterConfig
+    n_train_tokens: int
+
+    @property
+    def plan_hash(self) -> str:
+        return identity.digest({"runs": sorted(r.run_id for r in self.runs), "excluded": list(self.excluded)})[:10]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question,
+                "plan_hash": self.plan_hash, "concepts": dict(self.sweep.concepts),
+                "n_train_tokens": self.n_train_tokens,
+                "runs": [{"run_id": r.run_id, "trunk_id": r.trunk_id, "grids": list(r.grids), "target_flops": r.target_flops,
+                          "flops_dense": r.flops_dense, "steps": r.steps, "science": dict(r.science)} for r in self.runs],
+                "excluded": list(self.excluded)}
+
+
+class Facts:
+    """What planning must look up once: the language model's folder and the tokenised corpus."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lms: dict[str | None, LMFolder] = {}
+        self._documents: dict[tuple, tuple] = {}
+        self._train_tokens: dict[str, int] = {}
+
+    def lm(self, c: conf.Config) -> LMFolder:
+        if c.lm.path == "???":
+            raise ValueError("lm.path is missing: give the model's folder with lm=/path/to/folder.")
+        if c.lm.path not in self._lms:
+            self._lms[c.lm.path] = LMFolder(BUNDLED if c.lm.path is None else Path(c.lm.path).expanduser().absolute())
+        return self._lms[c.lm.path]
+
+    def _key(self, c: conf.Config) -> tuple:
+        return (c.data.corpus, c.data.path, self.lm(c).path, c.data.n_ctx)
+
+    def science(self, c: conf.Config) -> dict[str, Any]:
+        lm = self.lm(c)
+        key = self._key(c)
+        if key not in self._documents:
+            self._documents[key] = tokens.corpus_facts(c.data.corpus, c.data.path, lm, c.data.n_ctx)
+        return conf.science_block(c, lm.facts(c.lm.hook_name), self._documents[key][1])
+
+    def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
+        """Activations in one epoch; tokenises the corpus into the store the first time."""
+        key = tokens.corpus_key(science["data"])
+        if key not in self._train_tokens:
+            documents = self._documents[self._key(c)][0]
+            corpus = tokens.prepare(self.store, documents, self.lm(c), science["data"])
+            self._train_tokens[key] = corpus.train.n_tokens
+        return self._train_tokens[key]
+
+
+def make_plan(sweep: Sweep, store: Store) -> Plan:
+    """Expand the sweep into runs. Raises ValueError when no grid point can be trained."""
+    facts = Facts(store)
+    runs: dict[str, PlannedRun] = {}
+    excluded: list[dict[str, Any]] = []
+    available, cluster = 0, None
+    for cell in cells(sweep):
+        cluster = cell.config.cluster
+        try:
+            science = facts.science(cell.config)
+            available = facts.train_tokens(cell.config, science)
+            reason = why_excluded(cell.config, science, available)
+        except conf.TooShort as e:
+            reason = str(e)
+        if reason:
+            excluded.append({"grid": cell.grid, "cell": dict(cell.varied), "reason": reason})
+            continue
+        run = _planned(cell, science, facts.lm(cell.config))
+        known = runs.get(run.run_id)
+        runs[run.run_id] = run if known is None else _in_both(known, run)
+    _require_every_grid(sweep, runs.values(), excluded)
+    assert cluster is not None
+    return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
+
+
+def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list[dict[str, Any]]) -> None:
+    left = {grid for r in runs for grid in r.grids}
+    for grid in sweep.grids:
+        if grid not in left:
+            reasons = [e["reason"] for e in excluded if e["grid"] == grid]
+            why = f"all {len(reasons)} are excluded, the first because: {reasons[0]}" if reasons else "it is empty"
+            raise ValueError(f"grid {grid!r} of sweep {sweep.name!r} has no point that can be trained: {why}.")
+
+
+def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder) -> PlannedRun:
+    c = cell.config
+    execution = {"lm_path": str(lm.path), "cache_key": cache_key(science), "corpus_key": tokens.corpus_key(science["data"]),
+                 "threads": c.cluster.threads, "checkpoint_s": c.cluster.checkpoint_s,
+                 "log_every_tokens": c.cluster.log_every_tokens}
+    return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops,
+                      identity.canonical(science), execution)
+
+
+def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
+    """The same run wanted by two grids is one run."""
+    grids = tuple(dict.fromkeys(a.grids + b.grids))
+    return PlannedRun(a.run_id, a.trunk_id, grids, a.target_flops if a.target_flops is not None else b.target_flops,
+                      a.science, a.execution)
+
+
+def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> str | None:
+    """The reason a grid point is left out, or None."""
+    t = science["train"]
+    steps = t["n_tokens"] // t["batch_tokens"]
+    if t["n_tokens"] > available:
+        return f"needs {t['n_tokens'] / 1e6:.2f}M tokens, one epoch has {available / 1e6:.2f}M"
+    if steps < c.budget.min_steps:
+        return f"{steps} steps, fewer than budget.min_steps={c.budget.min_steps}"
+    if t["n_tokens"] < c.budget.min_warmups * t["lr_warmup_tokens"]:
+        return (f"{t['n_tokens']} tokens, less than budget.min_warmups={c.budget.min_warmups:g} times the warm-up of "
+                f"{t['lr_warmup_tokens']}")
+    if c.budget.flops is not None:
+        got = flops_dense(science["lm"]["d_in"], science["sae"]["n_latents"], t["n_tokens"])
+        error = got / c.budget.flops - 1
+        if abs(error) > c.budget.tolerance:
+            return f"misses its budget by {error:+.1%} with whole steps, more than budget.tolerance={c.budget.tolerance:g}"
+    return None
+
+
+def save(plan: Plan, store: Store) -> Path:
+    path = store.sweep_dir(plan.sweep.folder_name) / "plan.json"
+    write_json(path, plan.to_json())
+    return path

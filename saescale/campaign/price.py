@@ -1,0 +1,62 @@
+"""What a plan costs: seconds, disk, and what sharing trunks saves. Estimates until records say better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saescale.campaign.plan import PlannedRun
+
+# One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
+STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
+EVALUATE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Price:
+    seconds: float
+    seconds_alone: float
+    disk_gb: float
+    tokens: int
+    tokens_alone: int
+    flops: float
+
+
+def trunk_steps(runs: Iterable[PlannedRun]) -> int:
+    """Steps really made for runs of one trunk: the trunk to its last fork, and every branch from its own."""
+    forks = [(fork_step(r), r.steps) for r in runs]
+    return max(f for f, _ in forks) + sum(s - f for f, s in forks)
+
+
+def fork_step(run: PlannedRun) -> int:
+    return run.steps - round(run.science["train"]["lr_decay_fraction"] * run.steps)
+
+
+def step_seconds(science: Any) -> float:
+    """Estimated seconds of one training step on one core."""
+    batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
+    dense = 4.0 if science["sae"]["kind"] == "relu_l1" else 1.0
+    return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
+
+
+def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
+    groups: dict[str, list[PlannedRun]] = {}
+    for r in runs:
+        groups.setdefault(r.trunk_id, []).append(r)
+    return groups
+
+
+def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
+    return trunk_steps(runs) * step_seconds(runs[0].science) + EVALUATE_S * len(runs)
+
+
+def price(runs: Sequence[PlannedRun]) -> Price:
+    """Seconds of one core for `runs`, trunks shared; `_alone` is the same with every run trained from scratch."""
+    groups = by_trunk(runs).values()
+    shared = sum(trunk_steps(g) * g[0].science["train"]["batch_tokens"] for g in groups)
+    disk = sum(8 * r.science["lm"]["d_in"] * r.science["sae"]["n_latents"] * (1 + 9 / len(g)) for g in groups for r in g)
+    return Price(seconds=sum(map(trunk_seconds, groups)),
+                 seconds_alone=sum(r.steps * step_seconds(r.science) + EVALUATE_S for r in runs),
+                 disk_gb=disk / 1e9, tokens=shared, tokens_alone=sum(r.science["train"]["n_tokens"] for r in runs),
+                 flops=float(sum(r.flops_dense for r in runs)))

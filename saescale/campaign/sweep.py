@@ -1,0 +1,232 @@
+"""From a sweep file and overrides to one Config per grid cell. The only file that imports Hydra."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saescale import config as conf
+from saescale.identity import canonical, digest
+
+HORIZONS = ("budget.flops", "train.n_tokens")
+EXECUTION_GROUPS = ("cluster", "track")
+SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "concepts"}
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def project_folder(name: str) -> Path:
+    """`conf` or `sweeps`: of the working directory when it has one, else as installed with saescale."""
+    for folder in (Path.cwd() / name, PACKAGE.parent / name, PACKAGE / name):
+        if folder.is_dir() and list(folder.glob("*.yaml")):
+            return folder
+    raise ValueError(f"no {name}/ folder with YAML files here. Run saescale in a project with {name}/, "
+                     "such as a checkout of saescale.")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override of the command line: `key` and the values it takes (several: an axis)."""
+
+    key: str
+    values: tuple[Any, ...]
+
+    @property
+    def is_execution(self) -> bool:
+        return self.key.split(".")[0] in EXECUTION_GROUPS
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named question: what every run shares, and the grids of what varies."""
+
+    name: str
+    question: str
+    groups: Mapping[str, str]
+    shared: Mapping[str, Any]
+    by_kind: Mapping[str, Mapping[str, Any]]
+    grids: Mapping[str, Mapping[str, Sequence[Any]]]
+    concepts: Mapping[str, Any]
+    overrides: tuple[Override, ...] = field(default=())
+
+    @property
+    def folder_name(self) -> str:
+        """Folder of this sweep in the store: overrides that change the science get one of their own."""
+        science = {o.key: list(o.values) for o in self.overrides if not o.is_execution}
+        return f"{self.name}+{digest(science)[:6]}" if science else self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    grid: str
+    varied: Mapping[str, Any]
+    config: conf.Config
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Sweep:
+    """Read `sweeps/<name>.yaml` and put the overrides over it."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    folder = project_folder("sweeps")
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"{name!r} is not a sweep name: give the name of a file in sweeps/ without folder or ending, "
+                         f"one of: {', '.join(known)}.")
+    if name not in known:
+        raise ValueError(f"there is no sweep {name!r}. Choose one of: {', '.join(known)}, or add sweeps/{name}.yaml.")
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as e:
+        raise ValueError(f"sweeps/{name}.yaml cannot be read: {' '.join(str(e).split())}") from e
+    return _sweep(name, raw, _parse_overrides(overrides))
+
+
+def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("grids"), Mapping):
+        raise ValueError(f"sweeps/{name}.yaml has no grids: list what varies under grids: NAME: KEY: [values].")
+    for key in raw:
+        if key not in SWEEP_KEYS:
+            raise ValueError(f"sweeps/{name}.yaml: {conf.unknown_key(str(key), sorted(SWEEP_KEYS))}")
+    _refuse_two_horizons(overrides)
+    groups = dict(_parse_group(item, name) for item in raw.get("base") or [])
+    grids = {}
+    for grid, axes in raw["grids"].items():
+        given = {k: v if isinstance(v, list) else [v] for k, v in axes.items()}
+        if sum(k in HORIZONS for k in given) == 2:
+            raise ValueError(f"two horizons given in grid {grid!r} of sweeps/{name}.yaml: budget.flops and train.n_tokens. "
+                             "Give one of them.")
+        grids[grid] = _with_overrides(given, overrides)
+    return Sweep(name, raw.get("question") or "", groups, raw.get("set") or {}, raw.get("by_kind") or {}, grids,
+                 raw.get("concepts") or {}, overrides)
+
+
+def _refuse_two_horizons(overrides: Sequence[Override]) -> None:
+    given = [o for o in overrides if o.key in HORIZONS]
+    if len(given) > 1:
+        raise ValueError(f"two horizons given: {' and '.join(o.key for o in given)}. Give one of them.")
+
+
+def _parse_group(item: str, name: str) -> tuple[str, str]:
+    group, _, choice = str(item).partition("=")
+    if group not in group_choices() or not choice:
+        raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not GROUP=CHOICE. "
+                         f"Groups are: {', '.join(group_choices())}.")
+    return group, choice
+
+
+def group_choices() -> dict[str, list[str]]:
+    root = project_folder("conf")
+    return {d.name: sorted(p.stem for p in d.glob("*.yaml")) for d in sorted(root.iterdir()) if d.is_dir()}
+
+
+def _with_overrides(axes: dict[str, list[Any]], overrides: Sequence[Override]) -> dict[str, Sequence[Any]]:
+    """The axes of one grid. An override replaces its axis or adds one; a horizon only replaces the same horizon,
+    so that the grids of one sweep keep their own."""
+    out: dict[str, Sequence[Any]] = dict(axes)
+    for o in overrides:
+        if o.key in HORIZONS and o.key not in axes and any(h in axes for h in HORIZONS):
+            continue
+        out[o.key] = o.values
+    return out
+
+
+def _parse_overrides(overrides: Sequence[str]) -> tuple[Override, ...]:
+    """Overrides in Hydra's grammar: key=value, key=a,b, key=range(...), key=choice(...)."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Transformer
+    from hydra.errors import OverrideParseException
+
+    parsed = []
+    for text in overrides:
+        try:
+            o = OverridesParser.create().parse_override(text)
+        except OverrideParseException as e:
+            raise ValueError(f"the override {text!r} cannot be read: write KEY=VALUE or KEY=VALUE,VALUE as in Hydra.") from e
+        if o.is_add() or o.is_delete() or o.is_force_add():
+            raise ValueError(f"the override {text!r} adds or deletes a key: saescale's keys are fixed. Write KEY=VALUE.")
+        if o.is_sweep_override():
+            values = tuple(o.sweep_iterator(transformer=Transformer.identity))
+        else:
+            values = (o.value(),)
+        parsed += _short_forms(str(o.key_or_group), tuple(_plain(v) for v in values))
+    keys = [o.key for o in parsed]
+    twice = {k for k in keys if keys.count(k) > 1}
+    if twice:
+        raise ValueError(f"the override {sorted(twice)[0]} is given twice. Give it once, as KEY=VALUE,VALUE for several.")
+    return tuple(parsed)
+
+
+def _plain(value: Any) -> Any:
+    return value.text if hasattr(value, "text") else value
+
+
+def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
+    """`lm=/some/folder` stands for `lm=folder lm.path=/some/folder`; group choices are checked here."""
+    choices = group_choices()
+    if key not in choices:
+        return [Override(key, values)]
+    names = tuple(str(v) for v in values)
+    if key == "lm" and len(names) == 1 and names[0] not in choices["lm"]:
+        return [Override("lm", ("folder",)), Override("lm.path", (str(Path(names[0]).expanduser().absolute()),))]
+    for n in names:
+        if n not in choices[key]:
+            raise ValueError(f"{key}={n} is not known. Choose one of: {', '.join(choices[key])}.")
+    return [Override(key, names)]
+
+
+def cells(sweep: Sweep) -> Iterator[Cell]:
+    """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
+    composed: dict[tuple, dict[str, Any]] = {}
+    for grid, axes in sweep.grids.items():
+        for values in itertools.product(*axes.values()):
+            varied = dict(zip(axes, values, strict=True))
+            groups = {**sweep.groups, **{k: v for k, v in varied.items() if k in group_choices()}}
+            key = tuple(sorted(groups.items()))
+            if key not in composed:
+                composed[key] = _compose(groups)
+            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, varied))
+
+
+def _config(composed: dict[str, Any], sweep: Sweep, varied: Mapping[str, Any]) -> conf.Config:
+    """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
+    tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in composed.items()}
+    scalars = dict(sweep.shared)
+    scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
+    scalars.update({k: v for k, v in varied.items() if k not in group_choices()})
+    for key, value in scalars.items():
+        *path, last = key.split(".")
+        node: Any = tree
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if not isinstance(node, dict) or last not in node:
+            known = [f"{g}.{k}" if isinstance(v, Mapping) else g for g, v in tree.items()
+                     for k in (v if isinstance(v, Mapping) else [g])]
+            raise ValueError(conf.unknown_key(key, known))
+        node[last] = canonical(value)
+    return conf.from_mapping(tree)
+
+
+def _shown(varied: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    return {k: v for k, v in varied.items() if len(axes[k]) > 1 or k in HORIZONS}
+
+
+def _compose(groups: Mapping[str, str]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    overrides = [f"{k}={v}" for k, v in groups.items()]
+    try:
+        with initialize_config_dir(config_dir=str(project_folder("conf")), version_base="1.3"):
+            composed = compose(config_name="config", overrides=overrides)
+            # `???` of conf/lm/folder.yaml is filled by the overrides put over it afterwards.
+            return OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    except HydraException as e:
+        raise ValueError(f"conf/ cannot be composed with {' '.join(overrides)}: {' '.join(str(e).split())}") from e

@@ -1,0 +1,280 @@
+"""What a person may say, frozen and strict. One dataclass per Hydra group in `conf/`.
+
+An unknown key, a wrong type or a value out of range raises ValueError with one sentence: what was given, what is
+allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saescale.flops import tokens_for
+
+KINDS = ("relu_l1", "topk")
+ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
+HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+
+
+class TooShort(ValueError):
+    """A horizon of less than one step."""
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The language model: `path` of a Hugging Face folder (null: the bundled one), `hook_name` (null: middle layer)."""
+
+    path: str | None
+    hook_name: str | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`path` is where the documents are now; the science block knows them by their hash."""
+
+    corpus: str
+    path: str | None
+    held_out_fraction: float
+    n_ctx: int
+    batch_sequences: int
+    activation_dtype: str
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    kind: str
+    n_latents: int
+    k: int | None
+    sparsity_coeff: float | None
+    aux_coeff: float
+    k_aux: int | None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Lengths are tokens. `n_tokens` null: solved from budget.flops. `lr` at `lr_reference_latents`, times
+    (lr_reference_latents / n_latents) ** lr_power; only the resulting number enters the science block."""
+
+    n_tokens: int | None
+    batch_tokens: int
+    lr: float
+    lr_reference_latents: int | None
+    lr_power: float
+    lr_warmup_tokens: int
+    lr_decay_fraction: float
+    sparsity_warmup_tokens: int
+    dead_after_tokens: int | None
+    grad_clip: float
+    beta1: float
+    beta2: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    n_tokens: int
+    ce_tokens: int
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """`flops`: dense-equivalent compute C = 12 d_in n_latents n_tokens. A grid point may miss it by `tolerance`."""
+
+    flops: float | None
+    tolerance: float
+    min_steps: int
+    min_warmups: float
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    kind: str
+    workers: int
+    threads: int
+    checkpoint_s: float
+    log_every_tokens: int
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    kind: str
+
+
+@dataclass(frozen=True)
+class Config:
+    lm: LMConfig
+    data: DataConfig
+    sae: SAEConfig
+    train: TrainConfig
+    eval: EvalConfig
+    budget: BudgetConfig
+    cluster: ClusterConfig
+    track: TrackConfig
+    seed: int
+    data_seed: int
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_ranges(self)
+        _check_sparsity(self.sae)
+        if self.train.n_tokens is not None and self.budget.flops is not None:
+            raise ValueError(
+                f"two horizons given: train.n_tokens={self.train.n_tokens} and budget.flops={self.budget.flops:g}. "
+                "Give one of them; set the other to null.")
+        if self.train.n_tokens is None and self.budget.flops is None:
+            raise ValueError("no horizon given: set budget.flops (tokens are solved from it) or train.n_tokens.")
+
+
+def _check_choices(c: Config) -> None:
+    choices = {"sae.kind": (c.sae.kind, KINDS), "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
+               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
+               "track.kind": (c.track.kind, ("off",))}
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
+    hook = c.lm.hook_name
+    if hook is not None and not (hook.startswith("blocks.") and hook.endswith(HOOK_SITES) and hook.count(".") == 2):
+        raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with SITE one of: "
+                         f"{', '.join(HOOK_SITES)}, or null for the middle of the model.")
+
+
+def _check_ranges(c: Config) -> None:
+    at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
+                    "eval.ce_tokens", "cluster.workers", "cluster.threads", "cluster.log_every_tokens")
+    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance")
+    not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
+                    "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
+    fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")
+    for keys, ok, what in ((at_least_one, lambda v: v >= 1, "at least 1"), (positive, lambda v: v > 0, "above 0"),
+                           (not_negative, lambda v: v >= 0, "0 or more"), (fraction, lambda v: 0 <= v < 1, "in [0, 1)")):
+        for key in keys:
+            value = lookup(c, key)
+            if not ok(value):
+                raise ValueError(f"{key}={value} is out of range: it must be {what}.")
+    if c.data.n_ctx < 2:
+        raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
+
+
+def _check_sparsity(sae: SAEConfig) -> None:
+    if sae.kind == "topk":
+        if sae.k is None or sae.k < 1:
+            raise ValueError(f"sae.k={sae.k} is out of range: sae=topk keeps k latents per token. Choose k >= 1.")
+        if sae.k > sae.n_latents:
+            raise ValueError(f"sae.k={sae.k} exceeds sae.n_latents={sae.n_latents}: k counts the latents kept per token. "
+                             f"Choose k <= {sae.n_latents}.")
+    elif sae.sparsity_coeff is None or sae.sparsity_coeff < 0:
+        raise ValueError(f"sae.sparsity_coeff={sae.sparsity_coeff} is out of range: sae={sae.kind} needs a coefficient "
+                         "of 0 or more.")
+
+
+def lookup(config: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def from_mapping(given: Mapping[str, Any]) -> Config:
+    """Config from the nested mapping Hydra composed; raises ValueError on unknown keys and wrong types."""
+    return _build(Config, given, "")
+
+
+def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for key in given:
+        if key not in hints:
+            raise ValueError(unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in hints]))
+    values = {}
+    for name, kind in hints.items():
+        if name not in given:
+            raise ValueError(f"{prefix}{name} is missing. Set it in conf/ or as an override.")
+        values[name] = _typed(kind, given[name], f"{prefix}{name}")
+    return cls(**values)
+
+
+def unknown_key(key: str, known: typing.Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{key} is not a known setting.{hint} Known here: {', '.join(known)}."
+
+
+def _typed(kind: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{key}={value!r} is not a group of settings.")
+        return _build(kind, value, f"{key}.")
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    if isinstance(value, bool):
+        value = str(value)
+    for option in options:
+        if option is str and isinstance(value, str):
+            return value
+        if option is float and isinstance(value, (int, float)):
+            return float(value)
+        if option is int and isinstance(value, (int, float)) and float(value).is_integer():
+            return int(value)
+    names = " or ".join("null" if o is type(None) else {"int": "a whole number", "float": "a number", "str": "text"}[o.__name__]
+                        for o in options)
+    raise ValueError(f"{key}={value!r} has the wrong type: it must be {names}.")
+
+
+def horizon_tokens(c: Config, d_in: int) -> int:
+    """Tokens of the run, a multiple of batch_tokens: as given, or solved from the budget and rounded to the nearest step.
+
+    Raises TooShort when that is less than one step.
+    """
+    wanted = c.train.n_tokens if c.train.n_tokens is not None else tokens_for(c.budget.flops or 0, d_in, c.sae.n_latents)
+    steps = round(wanted / c.train.batch_tokens)
+    if steps < 1:
+        raise TooShort(f"its horizon of {wanted:.3g} tokens is less than one step of train.batch_tokens="
+                       f"{c.train.batch_tokens}; raise budget.flops or lower train.batch_tokens")
+    return steps * c.train.batch_tokens
+
+
+def learning_rate(c: Config) -> float:
+    """lr(n) = train.lr * (lr_reference_latents / n_latents) ** lr_power; constant when no reference is given."""
+    if c.train.lr_reference_latents is None:
+        return c.train.lr
+    return float(f"{c.train.lr * (c.train.lr_reference_latents / c.sae.n_latents) ** c.train.lr_power:.6g}")
+
+
+def dead_after_tokens(c: Config) -> int:
+    """A latent silent for this many training tokens is dead (topk): default min(10M, 100 * n_latents / k)."""
+    if c.train.dead_after_tokens is not None:
+        return c.train.dead_after_tokens
+    return min(10_000_000, 100 * c.sae.n_latents // c.sae.k) if c.sae.k else 10_000_000
+
+
+def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, Any]:
+    """The hashed half of a run: everything that changes its numbers, nothing that does not.
+
+    `lm` gives revision, hook_name, d_in; `corpus` gives corpus_sha256 and tokenizer_sha256.
+    """
+    return {
+        "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype},
+        "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
+                 "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
+                 "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences,
+                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
+        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, lm["d_in"])},
+        "train": {"n_tokens": horizon_tokens(c, lm["d_in"]), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
+                  "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
+                  "sparsity_warmup_tokens": c.train.sparsity_warmup_tokens, "dead_after_tokens": dead_after_tokens(c),
+                  "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
+                  "precision": "float32", "seed": c.seed},
+        "eval": dataclasses.asdict(c.eval),
+    }
+
+
+def k_aux(c: Config, d_in: int) -> int | None:
+    """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); topk only."""
+    if c.sae.kind != "topk":
+        return None
+    return c.sae.k_aux if c.sae.k_aux is not None else min(2 ** (max(d_in, 2).bit_length() - 2), c.sae.n_latents)

@@ -1,0 +1,107 @@
+"""Who a run is: canonical JSON of its science block, hashed whole, with a schema version.
+
+Two numbers that mean the same give the same text (1e15, 1.0e+15 and 1000000000000000); a value without one stable form
+raises. A key added later with a neutral default is left out of the hash while it has that default, so old ids live on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 1
+# Dotted science key -> the value that means "as before this key existed".
+NEUTRAL_DEFAULTS: dict[str, Any] = {}
+# What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
+HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
+
+
+def canonical_number(value: float) -> int | float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} cannot identify a run: only finite numbers can. Give a finite number or null.")
+    return int(value) if float(value).is_integer() and abs(value) < 2**63 else value
+
+
+def canonical(value: Any) -> Any:
+    """`value` with numbers in one form; raises ValueError for a type that has no stable text."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return canonical_number(value)
+    if isinstance(value, (list, tuple)):
+        return [canonical(v) for v in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(k, str) for k in value):
+            raise ValueError(f"keys of a science block are strings, got {list(value)!r}.")
+        return {k: canonical(value[k]) for k in sorted(value)}
+    raise ValueError(f"a {type(value).__name__} cannot identify a run: use numbers, strings, lists, mappings or null.")
+
+
+def flatten(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in block.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def digest(block: Any) -> str:
+    """SHA-256 of the canonical JSON, 64 hex characters."""
+    text = json.dumps(canonical(block), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hashed(science: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
+    flat = canonical(flatten(science))
+    kept = {k: v for k, v in flat.items()
+            if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
+    return digest({"schema": SCHEMA, "science": kept})
+
+
+def fingerprint(science: Mapping[str, Any]) -> str:
+    """The hash of the whole science block: equal exactly when two runs are the same experiment."""
+    return _hashed(science)
+
+
+def short_number(value: float) -> str:
+    """A number for a readable prefix, never parsed back: 6.25e9 -> '6.25e9', 1024 -> '1024'."""
+    text = f"{value:.3g}"
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else text
+
+
+def run_id(science: Mapping[str, Any]) -> str:
+    """Readable prefix and 10 hex digits of the fingerprint, e.g. `L1-topk-n1024-k16-C2.5e10-s0-9f31c2abcd`.
+
+    The prefix is for people; nothing is ever parsed from it.
+    """
+    sae, train = science["sae"], science["train"]
+    flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
+    sparsity = f"k{sae['k']}" if sae.get("k") else f"l{short_number(sae['sparsity_coeff'])}"
+    return (f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-{sparsity}"
+            f"-C{short_number(flops)}-s{train['seed']}-{fingerprint(science)[:10]}")
+
+
+def trunk_id(science: Mapping[str, Any]) -> str:
+    """Name of the trunk: the same hash without the horizon and its decay (HORIZON_KEYS)."""
+    sae = science["sae"]
+    head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-s{science['train']['seed']}"
+    return f"{head}-{_hashed(science, HORIZON_KEYS)[:10]}"
+
+
+def hook_label(hook_name: str) -> str:
+    """`blocks.1.hook_resid_post` -> `L1`, `blocks.1.hook_mlp_out` -> `L1mlp_out`: a label, never parsed."""
+    parts = hook_name.split(".")
+    site = parts[-1].removeprefix("hook_")
+    layer = f"L{parts[1]}" if len(parts) == 3 else ""
+    return layer + ("" if site == "resid_post" else site)
+
+
+def differing_keys(given: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """`key: given != found` for every dotted key that differs, for the message when a fingerprint does not match."""
+    a, b = canonical(flatten(given)), canonical(flatten(found))
+    return [f"{k}: {a.get(k, 'absent')!r} here, {b.get(k, 'absent')!r} on disk"
+            for k in sorted(a.keys() | b.keys()) if a.get(k, "absent") != b.get(k, "absent")]

@@ -1,0 +1,134 @@
+"""What a trained dictionary is worth, on one fixed held-out set that is the same for every run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saescale.activations.live import Source
+from saescale.activations.lm import LanguageModel
+from saescale.activations.tokens import TokenSplit
+from saescale.measure import metrics
+from saescale.sae.model import SAE
+
+CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out set at mean square norm d_in, and the language model's losses around it.
+
+    `eval_block`: n_tokens (rounded up to whole forward batches) and ce_tokens of it for the language model.
+    """
+
+    tokens: TokenSplit
+    source: Source
+    lm: LanguageModel
+    scale: float
+    eval_block: dict[str, int]
+
+    @cached_property
+    def n_batches(self) -> int:
+        return self._batches_for(self.eval_block["n_tokens"])
+
+    def _batches_for(self, n_tokens: int) -> int:
+        return min(int(np.searchsorted(np.cumsum(self.tokens.batch_token_counts), n_tokens)) + 1, self.tokens.n_batches)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """float32 [token, d_in]."""
+        return torch.cat([self.source.batch(i) for i in range(self.n_batches)]).mul_(self.scale)
+
+    @cached_property
+    def documents(self) -> Tensor:
+        return torch.from_numpy(self.tokens.flat(self.n_batches).documents.astype(np.int64))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        return self.x.double().mean(0).float()
+
+    @cached_property
+    def ce_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """(token ids [sequence, n_ctx], kept positions) of the forward batches the language model is scored on."""
+        chosen = range(self._batches_for(self.eval_block["ce_tokens"]))
+        return [(torch.from_numpy(np.array(self.tokens.batch(i))).long(), torch.from_numpy(self.tokens.kept(i))) for i in chosen]
+
+    @cached_property
+    def ce_documents(self) -> Tensor:
+        """Document of every scored prediction: one from each kept position whose next token is text too."""
+        n = self.tokens.batch_sequences
+        rows = [torch.from_numpy(self.tokens.documents[i * n:(i + 1) * n].astype(np.int64))[:, None].expand(*kept.shape)[:, :-1][
+            kept[:, :-1] & kept[:, 1:]] for i, (_, kept) in enumerate(self.ce_batches)]
+        return torch.cat(rows)
+
+    def losses(self, replace: Any) -> Tensor:
+        """Token losses [prediction] in nats; `replace` maps kept activations [token, d_in] (unscaled), None leaves them."""
+        out = []
+        for ids, kept in self.ce_batches:
+            def patch(value: Tensor, kept: Tensor = kept) -> Tensor:
+                value = value.clone()
+                value[kept] = replace(value[kept])
+                return value
+
+            losses = self.lm.token_losses(ids, None if replace is None else patch)
+            out.append(losses[kept[:, :-1] & kept[:, 1:]])
+        return torch.cat(out)
+
+    @cached_property
+    def ce_clean(self) -> Tensor:
+        return self.losses(None)
+
+    @cached_property
+    def ce_zero_ablated(self) -> Tensor:
+        return self.losses(torch.zeros_like)
+
+
+@torch.no_grad()
+def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Tensor]:
+    """All metrics of the record, with the exported inference function, and int64 [n_latents] `first_fired`."""
+    x, documents = held_out.x, held_out.documents
+    first = torch.full((sae.n_latents,), len(x), dtype=torch.int64)
+    errors, objectives, l0 = [], [], []
+    for start in range(0, len(x), CHUNK):
+        part = x[start:start + CHUNK]
+        pairs = sae.encode_pairs(part)
+        x_hat = sae.decode_pairs(pairs)
+        errors.append(metrics.squared_error(part, x_hat))
+        objectives.append(sae.objective(part, x_hat, pairs))
+        active = pairs.values > 0
+        first.scatter_reduce_(0, pairs.latents[active], pairs.tokens[active] + start, "amin")
+        l0.append(torch.bincount(pairs.tokens[active], minlength=len(part)))
+    first[first == len(x)] = -1
+    error, one = torch.cat(errors), torch.ones(len(x), dtype=torch.float64)
+    spread = metrics.squared_error(x, held_out.mean)
+    found = {
+        "objective": metrics.ratio(torch.cat(objectives), spread, documents),
+        "fvu": metrics.ratio(error, spread, documents),
+        "mse": metrics.ratio(error / x.shape[1], one, documents),
+        "l0": metrics.ratio(torch.cat(l0), one, documents),
+        **_language_model(sae, held_out),
+    }
+    numbers = {k: r.value for k, r in found.items()} | {f"{k}_se": r.se for k, r in found.items()}
+    numbers |= {"variance": float(spread.mean() / x.shape[1]), "n_held_out_tokens": len(x),
+                "n_documents": len(documents.unique()), "n_ce_tokens": len(held_out.ce_documents)}
+    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}, first
+
+
+def _language_model(sae: SAE, held_out: HeldOut) -> dict[str, metrics.Ratio]:
+    """Losses in nats per token with the activations as they are, replaced by the reconstruction, and zeroed."""
+    def reconstruct(rows: Tensor) -> Tensor:
+        return sae.reconstruct(rows * held_out.scale) / held_out.scale
+
+    clean, zero, documents = held_out.ce_clean, held_out.ce_zero_ablated, held_out.ce_documents
+    spliced = held_out.losses(reconstruct)
+    one = torch.ones(len(clean))
+    return {"ce_clean": metrics.ratio(clean, one, documents), "ce_with_sae": metrics.ratio(spliced, one, documents),
+            "ce_zero_ablated": metrics.ratio(zero, one, documents),
+            "delta_ce": metrics.ratio(spliced - clean, one, documents),
+            "ce_recovered": metrics.ce_recovered(clean, spliced, zero, documents)}

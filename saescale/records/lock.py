@@ -1,0 +1,97 @@
+"""The lock of a trunk: at most one process trains it. A lock whose owner is gone is taken over."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+STALE_S = 120.0  # silence after which an owner on another host counts as gone
+
+
+@dataclass(frozen=True)
+class Owner:
+    host: str
+    pid: int
+    started: str
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def process_start(pid: int) -> str | None:
+    """Start time of a process of this host (so that a reused pid is not mistaken for the owner), None when it is gone.
+
+    A zombie counts as gone. Without /proc the answer is 'unknown' for a live pid.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"
+
+
+def owner(path: Path) -> Owner | None:
+    """Who holds the lock now; None when it is free or its owner is gone."""
+    try:
+        raw = path.read_text()
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    try:
+        found = Owner(**json.loads(raw))
+    except (ValueError, TypeError):
+        return None if age > 5 else Owner("unknown", 0, "", "")  # being written, or torn by a full disk
+    if found.host == socket.gethostname():
+        return found if process_start(found.pid) == found.started else None
+    return found if age < STALE_S else None
+
+
+class Lock:
+    """`acquire` before training a trunk, `beat` while training, `release` after."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        pid = os.getpid()
+        self.me = Owner(socket.gethostname(), pid, process_start(pid) or "unknown", uuid.uuid4().hex)
+
+    def acquire(self, wait_s: float = 0.0) -> Owner | None:
+        """None when taken; else who holds it after `wait_s`. Waiting bridges the last moments of a dying job."""
+        deadline = time.monotonic() + wait_s
+        while (holder := self._try()) is not None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return holder
+
+    def _try(self) -> Owner | None:
+        """Take the lock, or say who holds it. A guard file serialises rivals for a lock whose owner is gone."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.guard").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            holder = owner(self.path)
+            if holder is None:
+                self.path.write_text(json.dumps(self.me.__dict__))
+            return holder
+
+    def beat(self) -> None:
+        os.utime(self.path)
+
+    def release(self) -> None:
+        try:
+            if json.loads(self.path.read_text()).get("token") == self.me.token:
+                self.path.unlink()
+        except (FileNotFoundError, ValueError):
+            pass

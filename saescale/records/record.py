@@ -1,0 +1,57 @@
+"""The record: what a finished run leaves. Training writes it last; everything after training reads only this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saescale import identity
+from saescale.records.store import Damaged, read_json, write_json
+
+RESULT, STATUS, CONFIG, METRICS, FIRST_FIRED = "result.json", "status.json", "config.json", "metrics.jsonl", "first_fired.npy"
+SCHEMA = 1
+REQUIRED = ("schema", "run_id", "trunk_id", "fingerprint", "science", "metrics", "flops", "n_tokens")
+
+
+class OtherRun(ValueError):
+    """A run directory that holds another experiment than the one asked for."""
+
+
+def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
+    missing = [k for k in REQUIRED if k not in result]
+    assert not missing, f"record without {missing}"
+    write_json(run_dir / RESULT, dict(result))
+
+
+def read_result(run_dir: Path, science: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of this very run, or None when there is none yet.
+
+    Raises Damaged when the file is torn or lacks a key, OtherRun when the directory belongs to another experiment.
+    """
+    result = read_json(run_dir / RESULT)
+    if result is None:
+        return None
+    missing = [k for k in REQUIRED if not isinstance(result, dict) or k not in result]
+    if missing:
+        raise Damaged(f"{run_dir / RESULT} is damaged: it lacks {', '.join(missing)}.")
+    check_same_run(run_dir, science, result["science"], result["fingerprint"])
+    return result
+
+
+def check_same_run(run_dir: Path, science: Mapping[str, Any], found: Mapping[str, Any], found_print: str) -> None:
+    if identity.fingerprint(science) == found_print == identity.fingerprint(found):
+        return
+    keys = identity.differing_keys(science, found) or ["the recorded fingerprint does not belong to the recorded science"]
+    raise OtherRun(f"{run_dir} holds another run: {'; '.join(keys)}. Nothing was overwritten. "
+                   "Move that directory away or use another --store.")
+
+
+def claim(run_dir: Path, science: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
+    """Write config.json for this run, or check that the directory already belongs to it."""
+    found = read_json(run_dir / CONFIG)
+    if found is not None:
+        check_same_run(run_dir, science, found.get("science", {}), found.get("fingerprint", ""))
+        return
+    write_json(run_dir / CONFIG, {"schema": SCHEMA, "fingerprint": identity.fingerprint(science),
+                                  "science": identity.canonical(science), "execution": dict(execution)})

@@ -1,0 +1,99 @@
+"""The store: every path of `runs/`, and the only way anything is written there (aside, fsync, rename)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class Damaged(ValueError):
+    """A file of the store that cannot be read as what it should be."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomic: write aside in the same folder, fsync, rename. A crash leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value, or None when the file is absent. Raises Damaged when it is there and cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        raise Damaged(f"{path} is damaged ({e}): it is not whole JSON. Move it away and run the command again.") from e
+
+
+def append_line(path: Path, value: Any) -> None:
+    """One JSON line, flushed, so that a killed process keeps what it logged."""
+    with path.open("a") as f:
+        f.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The whole lines of a JSON-lines file; a torn last line, which a kill leaves, is dropped."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().split("\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+@dataclass(frozen=True)
+class Store:
+    root: Path
+
+    def sweep_dir(self, sweep: str) -> Path:
+        return self.root / sweep
+
+    def run_dir(self, run_id: str) -> Path:
+        return self.root / "by-id" / run_id
+
+    def trunk_dir(self, trunk_id: str) -> Path:
+        return self.root / "trunks" / trunk_id
+
+    def job_dir(self, job_id: str) -> Path:
+        return self.root / "jobs" / job_id
+
+    def activations_dir(self, key: str) -> Path:
+        return self.root / "activations" / key
+
+    def corpus_dir(self, key: str) -> Path:
+        return self.root / "corpora" / key
+
+    def require_writable(self) -> None:
+        """Refuse before any work when the root cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as e:
+            raise ValueError(f"the store {self.root} cannot be written ({e.strerror}). "
+                             "Give a folder you may write to with --store.") from e

@@ -1,0 +1,92 @@
+"""What a training step measures and remembers, and the auxiliary loss for dead latents."""
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from saescale.sae import kernels
+
+if TYPE_CHECKING:
+    from saescale.sae.model import SAE
+
+_kernels = kernels.backend("cpu")
+Scalar = Tensor | float
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Scalars of one batch. loss = sum_sq_error + penalties; sum_sq_error is summed over d_in and averaged over tokens."""
+
+    loss: Scalar
+    sum_sq_error: Scalar
+    l0: Scalar
+    aux_loss: Scalar = 0.0
+
+
+@dataclass
+class Memory:
+    """What adapts during training besides the parameters; part of every checkpoint.
+
+    tokens_since_fired  [n_latents] int64, counted in whole batches: 0 if the latent fired in the last one
+    input_variance      []  float64, sum over d_in of the variance of the inputs about their mean, on the first sample
+    last_l0             []  float64, mean l0 of the last batch (n_latents before the first)
+    """
+
+    tokens_since_fired: Tensor
+    input_variance: Tensor
+    last_l0: Tensor
+
+    def record(self, n_tokens: int, fired: Tensor, l0: Scalar) -> None:
+        """Counts one batch. fired: indices of the latents that were active in it, in any order, repeats allowed."""
+        self.tokens_since_fired += n_tokens
+        self.tokens_since_fired.index_fill_(0, fired, 0)
+        self.last_l0.fill_(l0)
+
+    def dead(self, dead_after_tokens: int) -> Tensor | None:
+        """Indices of the latents silent for dead_after_tokens or longer; None when there are none."""
+        if self.tokens_since_fired.amax() < dead_after_tokens:
+            return None
+        return (self.tokens_since_fired >= dead_after_tokens).nonzero().view(-1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def clone(self) -> "Memory":
+        return replace(self, **{name: tensor.clone() for name, tensor in self.tensors().items()})
+
+
+def aux_k_gradients(
+    sae: "SAE", grads: "SAE", inputs: tuple[Tensor, Tensor, Tensor], dead: Tensor, weight: float
+) -> tuple[Tensor, Tensor]:
+    """The AuxK loss of Gao et al. (2024); its gradients times weight are written into the rows of the dead latents.
+
+    Returns the loss [], not weighted, and the component of each written row of grads.W_dec along that row of W_dec [dead].
+
+        e     = x - x_hat                                    detached: no gradient through the live latents
+        z_aux = ReLU(top-k_aux of the pre-activations among the dead latents)
+        e_hat = z_aux W_dec                                  no b_dec: e is already a residual
+        loss  = sum |e_hat - e|^2 / sum |e - mean_batch e|^2     (0 if the denominator is 0)
+
+    inputs = (x_enc [token, d_in] what the encoder reads, pre_acts [token, latent], minus_e = x_hat - x [token, d_in]).
+    Dead latents had no active pair in this batch (Memory.record comes first, as in OpenAI's code), so their rows hold
+    zeros and are written, not added to. Source: openai/sparse_autoencoder, train.py (loss, order of the dead statistics)
+    and kernels.py (normalized_mse: its denominator is about the batch mean). There b_pre is added to e_hat and, detached,
+    to e: the same value, but one more gradient for b_pre that we do not take.
+    """
+    x_enc, pre_acts, minus_e = inputs
+    W_dec, n_dead = sae.W_dec[dead], len(dead)
+    pairs = _kernels.top_k(pre_acts.index_select(1, dead), min(sae.kind.k_aux, n_dead))  # latents count among the dead here
+    difference = _kernels.decode(pairs, W_dec).add_(minus_e)
+    spread = (minus_e - minus_e.mean(0)).square_().sum()
+    loss = torch.where(spread == 0, 0.0, difference.square().sum() / spread)
+    d_e_hat = difference.mul_(torch.where(spread == 0, 0.0, 2 * weight / spread))
+    d_z = _kernels.dots(pairs, d_e_hat, W_dec).mul_(pairs.values > 0)
+    groups, rows = _kernels.group_by_latent(pairs, n_dead), torch.empty_like(W_dec)
+    _kernels.sum_rows(groups, pairs.values, d_e_hat, rows)
+    grads.W_dec[dead] = rows
+    _kernels.sum_rows(groups, d_z, x_enc, rows)
+    grads.W_enc.T[dead] = rows
+    grads.b_enc[dead] = _kernels.sum_pairs(pairs, d_z, n_dead)
+    return loss, _kernels.sum_pairs(pairs, pairs.values * d_z, n_dead)

@@ -1,0 +1,173 @@
+"""What a person sees in the terminal. Tables fit 100 columns and show what varies; every screen ends with the next command."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from saescale.campaign import price
+from saescale.campaign.launch import Outcome
+from saescale.campaign.plan import Plan
+from saescale.campaign.status import STATES, RunState
+
+console = Console(highlight=False, soft_wrap=False)
+STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts"}
+
+
+class Bars:  # a campaign.local.Progress
+    """A progress bar per stage with an ETA; plain lines where there is no terminal."""
+
+    def __init__(self, bars: Any, quiet: bool) -> None:
+        self.bars, self.quiet, self.tasks, self.begun = bars, quiet, {}, time.monotonic()
+
+    def stage(self, name: str, done: float, total: float, note: str) -> None:
+        if self.quiet:
+            return
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(STAGES[name], total=None, note="")
+            if not console.is_terminal:
+                console.print(f"{STAGES[name]} ...")
+        self.bars.update(self.tasks[name], completed=done, total=total or None, note=escape(note))
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Bars]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<21}"), BarColumn(24), TaskProgressColumn(), TimeElapsedColumn(),
+               TextColumn("eta"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"))
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        yield Bars(bars, quiet)
+
+
+def say(line: str, following: str | None) -> None:
+    console.print(escape(line), soft_wrap=True)
+    if following:
+        console.print(f"[dim]next:[/] {escape(following)}", soft_wrap=True)
+
+
+def number(value: float) -> str:
+    """12345678 -> '12.3M', 6.25e9 -> '6.25G': tokens and FLOPs at a glance."""
+    for size, suffix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> None:
+    console.print(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}", soft_wrap=True)
+    todo = [r for r in plan.runs if found[r.run_id].state != "done"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("grid", "FLOPs", "n_latents", "tokens", "steps", "lr", "error", "runs", "done"):
+        table.add_column(name, justify="left" if name == "grid" else "right")
+    for row in plan_rows(plan, found):
+        table.add_row(*row)
+    console.print(table)
+    for reason, count in Counter(f"{e['grid']}: {_cell(e['cell'])}: {e['reason']}" for e in plan.excluded).items():
+        console.print(f"[yellow]excluded[/] {escape(reason)}" + (f" (x{count})" if count > 1 else ""), soft_wrap=True)
+    cost = price.price(todo)
+    workers = plan.cluster.workers
+    console.print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} done, {len(todo)} to run, {len(plan.excluded)} excluded; "
+                  f"{number(cost.flops)} dense FLOPs")
+    if todo:
+        saved = 1 - cost.tokens / cost.tokens_alone
+        console.print(f"estimated {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
+                      f"{cost.disk_gb:.2f} GB; shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
+                      f"({saved:.0%} saved)", soft_wrap=True)
+    if again is not None:
+        say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    return " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in cell.items() if k != "seed")
+
+
+def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]]:
+    """One row per grid point, its seeds counted together."""
+    groups: dict[tuple, list] = {}
+    for r in plan.runs:
+        sae, train = r.science["sae"], r.science["train"]
+        key = (";".join(r.grids), r.target_flops or 0.0, sae["n_latents"], train["n_tokens"], train["lr"], sae["kind"])
+        groups.setdefault(key, []).append(r)
+    rows = []
+    for (grid, target, n, tokens, lr, _), runs in sorted(groups.items(), key=lambda item: item[0]):
+        flops = runs[0].flops_dense
+        error = f"{flops / target - 1:+.2%}" if target else "-"
+        done = sum(found[r.run_id].state == "done" for r in runs)
+        rows.append((grid, number(flops), str(n), number(tokens), str(runs[0].steps), f"{lr:.2e}", error, str(len(runs)),
+                     str(done)))
+    return rows
+
+
+def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
+    out = plan.to_json()
+    for r in out["runs"]:
+        r["state"] = found[r["run_id"]].state
+    todo = [r for r in plan.runs if found[r.run_id].state != "done"]
+    return out | {"price": vars(price.price(todo))}
+
+
+def show_outcome(outcome: Outcome, again: str) -> None:
+    for message in outcome.messages:
+        console.print(f"[red]{escape(message)}[/]", soft_wrap=True)
+    if outcome.started == 0:
+        console.print("0 to run: nothing was started.")
+    line = ", ".join(f"{n} {s}" for s, n in _counts(outcome.states))
+    for run_id, s in outcome.states.items():
+        if s.state == "failed":
+            console.print(f"[red]failed[/] {run_id}: {escape(s.reason)}", soft_wrap=True)
+    following = {0: f"saescale collect {again}", 3: f"saescale status {again}", 4: f"saescale status {again}"}
+    say(line, following[outcome.exit_code])
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {"started": outcome.started, "exit_code": outcome.exit_code, "messages": list(outcome.messages),
+            "counts": dict(_counts(outcome.states)), "states": states_json(outcome.states)}
+
+
+def _counts(found: Mapping[str, RunState]) -> list[tuple[str, int]]:
+    counts = Counter(s.state for s in found.values())
+    return [(s, counts[s]) for s in STATES if counts[s]]
+
+
+def states_json(found: Mapping[str, RunState]) -> dict[str, Any]:
+    return {k: {"state": s.state, "reason": s.reason} for k, s in found.items()}
+
+
+def show_states(plan: Plan, found: Mapping[str, RunState], again: str) -> None:
+    for run_id, s in found.items():
+        if s.state not in ("done", "new"):
+            share = ""
+            if s.progress and s.progress.get("n_tokens"):
+                share = f"{s.progress['tokens'] / s.progress['n_tokens']:.0%}"
+            console.print(f"{s.state:<8} {run_id} {share} {escape(s.reason)}", soft_wrap=True)
+    complete = all(s.state == "done" for s in found.values())
+    say(f"{plan.sweep.folder_name}: " + ", ".join(f"{n} {s}" for s, n in _counts(found)),
+        f"saescale {'collect' if complete else 'launch'} {again}")
+
+
+def show_laws(rows: Sequence[tuple[str, float, float, float, str]], following: str | None) -> None:
+    """The table of exponents with their 95 % intervals."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, side in (("law", "left"), ("estimate", "right"), ("95 % interval", "right"), ("", "left")):
+        table.add_column(name, justify=side)
+    for name, value, low, high, note in rows:
+        shown = "-" if value is None else f"{value:.3f}"
+        span = "-" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+        table.add_row(escape(name), shown, escape(span), f"[dim]{escape(note or '')}[/]")
+    console.print(table)
+    if following:
+        say("", following)

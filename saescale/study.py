@@ -1,0 +1,92 @@
+"""After training: from a sweep's plan and records to its table, fits, figures and report. Reads records only, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saescale.campaign.sweep import load
+from saescale.records.store import Store, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Study:
+    """One sweep's folder in the store and the plan it was launched with."""
+
+    name: str
+    folder: Path
+    root: Path
+    plan: dict[str, Any]
+
+    @classmethod
+    def of(cls, sweep: str, overrides: Sequence[str], root: Path) -> Study:
+        name = load(sweep, overrides).folder_name
+        folder = Store(root.absolute()).sweep_dir(name)
+        plan = read_json(folder / "plan.json")
+        if plan is None:
+            raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {sweep}` first.")
+        return cls(sweep, folder, root.absolute(), plan)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def collect(self) -> Any:
+        from analysis.table import build_table, write_table
+
+        table = build_table(self.plan, self.root)
+        write_table(table, self.path("table.csv"))
+        return table
+
+    def table(self) -> Any:
+        from analysis.table import read_table
+
+        if not self.path("table.csv").exists():
+            raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.name}` first.")
+        return read_table(self.path("table.csv"))
+
+    def concepts(self) -> dict[str, Any] | None:
+        return read_json(self.path("concepts.json"))
+
+    def fit(self) -> dict[str, Any]:
+        from analysis.fit import fit_sweep
+        from analysis.presence import fit_presence
+
+        fits = fit_sweep(self.table())
+        scored = self.concepts()
+        if scored is not None:
+            fits["presence"] = fit_presence(scored)
+        write_json(self.path("fits.json"), fits)
+        return fits
+
+    def fits(self) -> dict[str, Any]:
+        found = read_json(self.path("fits.json"))
+        if found is None:
+            raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.name}` first.")
+        return found
+
+    def exponents(self, fits: dict[str, Any]) -> list[tuple]:
+        from analysis.summary import exponent_rows
+
+        return exponent_rows(fits)
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Draw every figure into report/figures as SVG and PNG; returns what the report needs of each."""
+        from analysis import figures
+
+        table, fits, folder = self.table(), self.fits(), self.path("report/figures")
+        drawn = [figures.write(name, folder, table, fits) for name in figures.SWEEP_FIGURES]
+        scored = self.concepts()
+        if scored is not None and "presence" in fits:
+            drawn.append(figures.write("concept_presence", folder, scored, fits["presence"]))
+        write_json(folder / "figures.json", drawn)
+        return drawn
+
+    def report(self) -> Path:
+        from analysis.report import write_report
+
+        drawn = read_json(self.path("report/figures/figures.json"))
+        if drawn is None:
+            raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.name}` first.")
+        return write_report(self.folder, self.plan, self.table(), self.fits(), drawn)

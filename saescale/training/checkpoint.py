@@ -1,0 +1,91 @@
+"""Checkpoints of a trunk and its live branches: safetensors and JSON, written aside, checksummed, the last two kept.
+
+trunks/<trunk_id>/checkpoints/step-<s>.safetensors holds tensors named <member>/<tensor>; member `trunk` or a run_id.
+The .json beside it, written after it, says step, members and SHA-256. `end-<s>` is the trunk's end: it is never deleted,
+so that a larger budget added later continues it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from saescale.records.store import Damaged, read_json, write_bytes, write_json
+
+TRUNK = "trunk"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`steps`: the step each member stands at; `states`: its tensors."""
+
+    step: int
+    steps: Mapping[str, int]
+    states: Mapping[str, Mapping[str, Tensor]]
+
+
+def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> None:
+    name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
+    data = save({f"{member}/{k}": t.contiguous() for member, state in checkpoint.states.items() for k, t in state.items()})
+    write_bytes(folder / f"{name}.safetensors", data)
+    write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
+                                         "sha256": hashlib.sha256(data).hexdigest()})
+    if not is_end:
+        _drop_older(folder)
+
+
+def _drop_older(folder: Path) -> None:
+    newest_first = sorted(folder.glob("step-*.json"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for old in newest_first[KEPT:]:
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+
+
+def clear_rolling(folder: Path) -> None:
+    """Once every branch is recorded only the trunk's end is worth its disk."""
+    for said in folder.glob("step-*.json"):
+        said.with_suffix(".safetensors").unlink(missing_ok=True)
+        said.unlink(missing_ok=True)
+
+
+def restore(folder: Path, trunk_id: str, forks: Mapping[str, int]) -> tuple[Checkpoint | None, list[str]]:
+    """The latest whole checkpoint from which every run of `forks` (run_id -> fork step) can still be reached.
+
+    Returns it (None: start from the beginning) and a sentence for every damaged one passed over. Raises ValueError for a
+    checkpoint of another trunk.
+    """
+    notes: list[str] = []
+    for said in sorted(folder.glob("*.json"), key=lambda p: p.stem.split("-")[1], reverse=True):
+        try:
+            meta = read_json(said)
+            if meta["trunk_id"] != trunk_id:
+                raise ValueError(f"{said} is a checkpoint of {meta['trunk_id']}, not of {trunk_id}. Move it away.")
+            if not _reaches(meta, forks):
+                continue
+            return _load(said.with_suffix(".safetensors"), meta), notes
+        except (Damaged, OSError, KeyError) as e:
+            notes.append(f"checkpoint {said.stem} of {trunk_id} is damaged and was passed over ({e})")
+    return None, notes
+
+
+def _reaches(meta: Mapping[str, Any], forks: Mapping[str, int]) -> bool:
+    trunk_step = meta["members"].get(TRUNK)
+    return all(run in meta["members"] or (trunk_step is not None and fork >= trunk_step) for run, fork in forks.items())
+
+
+def _load(path: Path, meta: Mapping[str, Any]) -> Checkpoint:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != meta["sha256"]:
+        raise Damaged(f"{path.name} does not match its checksum")
+    states: dict[str, dict[str, Tensor]] = {member: {} for member in meta["members"]}
+    for name, tensor in load(data).items():
+        member, _, key = name.partition("/")
+        states[member][key] = tensor
+    return Checkpoint(meta["step"], meta["members"], states)

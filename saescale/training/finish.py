@@ -1,0 +1,88 @@
+"""The ends of a run: what it starts from, and how it becomes a record."""
+
+from __future__ import annotations
+
+import io
+import platform
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import saescale
+from saescale import flops, identity
+from saescale.activations.inputs import Inputs
+from saescale.measure.evaluate import HeldOut, evaluate
+from saescale.records import record
+from saescale.records.store import read_json, write_bytes, write_json
+from saescale.sae import export
+from saescale.sae.model import InputSample
+from saescale.sae.spec import SAESpec
+from saescale.sae.step import Trainable
+from saescale.training.checkpoint import TRUNK
+from saescale.training.fleet import Trunk
+
+if TYPE_CHECKING:
+    from saescale.training.train import Job
+
+
+@dataclass(frozen=True)
+class Bench(Inputs):
+    """What every run of a fleet shares: the stream it trains on and the held-out set it is measured on."""
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        return HeldOut(self.corpus.held_out, self.source("held_out"), self.lm, self.scale, self.science["eval"])
+
+
+def fresh_trainable(science: dict[str, Any], bench: Bench) -> Trainable:
+    return Trainable.create(SAESpec.of(science), science["train"]["seed"], InputSample.of(bench.sample))
+
+
+def mark(job: Job, run_id: str, trunk: Trunk) -> None:
+    """status.json of a run that is under way."""
+    member = trunk.live.get(run_id) or trunk.live.get(TRUNK)
+    step = member.step if member else 0
+    write_json(job.store.run_dir(run_id) / record.STATUS, {
+        "state": "running", "job": job.folder.name, "heartbeat": time.time(), "host": platform.node(),
+        "tokens": step * trunk.science["train"]["batch_tokens"], "n_tokens": trunk.runs[run_id].steps
+        * trunk.science["train"]["batch_tokens"], "forked": run_id in trunk.live})
+
+
+def mark_failed(job: Job, run_id: str, reason: str) -> None:
+    write_json(job.store.run_dir(run_id) / record.STATUS, {"state": "failed", "reason": reason, "job": job.folder.name,
+                                                           "heartbeat": time.time()})
+
+
+def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
+    """Evaluate a branch at its end, export it, and write its record last."""
+    member = trunk.live[run_id]
+    run_dir = job.store.run_dir(run_id)
+    config = read_json(run_dir / record.CONFIG)
+    science = config["science"]
+    numbers, first = evaluate(member.trainable.sae, bench.held_out)
+    export.save(member.trainable.sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
+                "model_name": science["lm"]["revision"][:12], "context_size": science["data"]["n_ctx"]})
+    buffer = io.BytesIO()
+    np.save(buffer, first.numpy(), allow_pickle=False)
+    write_bytes(run_dir / record.FIRST_FIRED, buffer.getvalue())
+    d_in, sae, n_tokens = science["lm"]["d_in"], science["sae"], science["train"]["n_tokens"]
+    record.write_result(run_dir, {
+        "schema": record.SCHEMA, "run_id": run_id, "trunk_id": trunk.trunk_id, "science": science,
+        "fingerprint": identity.fingerprint(science), "metrics": numbers, "n_tokens": n_tokens, "steps": member.step,
+        "flops": {"flops_dense": flops.flops_dense(d_in, sae["n_latents"], n_tokens),
+                  "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, numbers["l0"] or 0.0),
+                  "flops_lm": flops.flops_lm_forward(bench.held_out.lm.n_parameters, n_tokens)},
+        "environment": environment(), "finished": time.time()})
+    write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
+                                         "tokens": n_tokens, "n_tokens": n_tokens})
+
+
+def environment() -> dict[str, Any]:
+    """What "bit for bit" is bound to: instruction set, threads, versions."""
+    return {"saescale": saescale.__version__, "torch": torch.__version__, "python": platform.python_version(),
+            "machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(), "kernels": "cpu"}

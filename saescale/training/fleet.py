@@ -1,0 +1,127 @@
+"""A fleet: trunks and their branches stepping side by side over one activation stream.
+
+Each member is stepped on its own, over a block of batches at a time (its weights stay in the processor's cache), so run i
+in a fleet is run i alone, bit for bit, and one member's failure touches no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from saescale.sae.step import Trainable
+from saescale.training.checkpoint import TRUNK, Checkpoint
+from saescale.training.schedule import Schedule
+
+BLOCK_TOKENS = 16384
+
+
+@dataclass
+class Member:
+    """A trunk or a branch at `step`: it trains until `end`."""
+
+    trainable: Trainable
+    schedule: Schedule
+    step: int
+    end: int
+    is_trunk: bool
+
+    def advance(self, block: Tensor, block_start: int, until: int) -> None:
+        """Train on the steps from self.step up to min(until, end); `block` holds the batches from step block_start on."""
+        lr = self.schedule.trunk_lr if self.is_trunk else self.schedule.branch_lr
+        size = self.schedule.batch_tokens
+        while self.step < min(until, self.end):
+            row = (self.step - block_start) * size
+            self.trainable.step(block[row:row + size], lr(self.step), self.schedule.sparsity_scale(self.step))
+            self.step += 1
+
+
+@dataclass
+class Trunk:
+    """One trunk and the runs that still need it. `live` holds the trunk itself (while it is needed) and open branches."""
+
+    trunk_id: str
+    science: Mapping[str, Any]
+    runs: dict[str, Schedule]
+    live: dict[str, Member] = field(default_factory=dict)
+    finished: list[str] = field(default_factory=list)
+
+    def start(self, trainable: Trainable) -> None:
+        self.live = {TRUNK: self._member(TRUNK, trainable, 0)}
+        self._fork(self.live[TRUNK])
+
+    def resume(self, checkpoint: Checkpoint, fresh: Any) -> None:
+        """`fresh()` makes a Trainable whose state is then replaced. Branches no longer wanted are left behind."""
+        self.live = {}
+        for name, step in checkpoint.steps.items():
+            if name == TRUNK or name in self.runs:
+                trainable = fresh()
+                trainable.load_state_dict(checkpoint.states[name])
+                self.live[name] = self._member(name, trainable, step)
+        if TRUNK in self.live:
+            self._fork(self.live[TRUNK])
+        self._retire()
+
+    def _member(self, name: str, trainable: Trainable, step: int) -> Member:
+        if name == TRUNK:
+            longest = max(self.runs.values(), key=lambda s: s.fork_step)
+            return Member(trainable, longest, step, max(longest.fork_step, step), is_trunk=True)
+        return Member(trainable, self.runs[name], step, self.runs[name].steps, is_trunk=False)
+
+    @property
+    def position(self) -> int:
+        """First step any live member still has to make."""
+        return min(m.step for m in self.live.values())
+
+    def checkpoint(self) -> Checkpoint:
+        step = max(m.step for m in self.live.values())
+        return Checkpoint(step, {k: m.step for k, m in self.live.items()},
+                          {k: m.trainable.state_dict() for k, m in self.live.items()})
+
+    def advance(self, block: Tensor, block_start: int, until: int) -> None:
+        """Train every live member up to step `until`; branches fork from the trunk on the way."""
+        trunk = self.live.get(TRUNK)
+        if trunk is not None:
+            for fork in sorted({s.fork_step for s in self.runs.values() if trunk.step < s.fork_step <= until} | {until}):
+                trunk.advance(block, block_start, fork)
+                self._fork(trunk)
+        for member in self.live.values():
+            if not member.is_trunk:
+                member.advance(block, block_start, until)
+        self._retire()
+
+    def _fork(self, trunk: Member) -> None:
+        """Branches that leave at the trunk's present step."""
+        for run_id, schedule in self.runs.items():
+            if schedule.fork_step == trunk.step and run_id not in self.live:
+                trainable = trunk.trainable.clone()
+                trainable.read_stats()  # a branch's first row speaks of the branch only
+                self.live[run_id] = self._member(run_id, trainable, trunk.step)
+
+    def _retire(self) -> None:
+        """Move branches at their end to `finished`. The trunk stays until its end has been checkpointed."""
+        self.finished += [k for k, m in self.live.items() if not m.is_trunk and m.step >= m.end and k not in self.finished]
+
+    @property
+    def trunk_ended(self) -> bool:
+        return TRUNK in self.live and self.live[TRUNK].step >= self.live[TRUNK].end
+
+    def drop(self, name: str) -> None:
+        self.live.pop(name, None)
+        self.runs.pop(name, None)
+        if name in self.finished:
+            self.finished.remove(name)
+
+
+def block_steps(batch_tokens: int) -> int:
+    """Steps per block: a fixed number of tokens, so that log points and checkpoints fall on the same steps for all runs."""
+    return max(1, BLOCK_TOKENS // batch_tokens)
+
+
+def not_finite(stats: Mapping[str, float]) -> str | None:
+    """Which statistic is not a finite number, or None."""
+    return next((k for k, v in stats.items() if v is not None and not math.isfinite(v)), None)

@@ -1,0 +1,255 @@
+"""One job, from its directory to its records. Read `train_job` downwards: it is the main flow.
+
+A job is a directory with job.json and this importable callable, `run_job(job_dir)`; everything else it needs is in the
+store the directory lies in. Exit codes: 0 done, 3 stopped (what is missing can be launched again), 4 asked to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saescale import identity
+from saescale.activations import tokens
+from saescale.activations.cache import SHARD_BATCHES, harvest
+from saescale.activations.live import LiveSource
+from saescale.activations.lm import LanguageModel
+from saescale.measure.score import score_dictionaries
+from saescale.records import record
+from saescale.records.lock import Lock
+from saescale.records.store import Store, read_json, write_json
+from saescale.training import checkpoint
+from saescale.training.finish import Bench, finish_run, fresh_trainable, mark, mark_failed
+from saescale.training.fleet import Trunk, block_steps, not_finite
+from saescale.training.metrics import MetricsLog
+from saescale.training.schedule import Schedule
+
+DONE, STOPPED, ASKED_TO_STOP = 0, 3, 4
+LOCK_WAIT_S = 30.0
+
+
+@dataclass
+class Job:
+    """Where a job stands: its directory, its store, what it shows, and whether it was asked to stop."""
+
+    folder: Path
+    content: dict[str, Any]
+    on_progress: Callable[[], None] = lambda: None
+    done: float = 0.0
+    total: float = 0.0
+    stop: bool = False
+    shown: float = field(default=0.0)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder.parent.parent)
+
+    def show(self, note: str = "", every_s: float = 0.5) -> None:
+        now = time.monotonic()
+        if now - self.shown >= every_s:
+            self.shown = now
+            write_json(self.folder / "status.json", {"done": self.done, "total": self.total, "note": note,
+                                                     "pid": os.getpid(), "heartbeat": time.time()})
+            self.on_progress()
+
+    def asked_to_stop(self) -> bool:
+        """A signal came, or the launcher that started this worker is gone."""
+        parent = os.environ.get("SAESCALE_PARENT")
+        return self.stop or (parent is not None and os.getppid() != int(parent))
+
+
+def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None) -> int:
+    """Run the job in `job_dir`. User errors and full disks end in one sentence on stderr and exit code 3."""
+    folder = Path(job_dir).resolve()
+    job = Job(folder, read_json(folder / "job.json"), on_progress)
+    torch.set_num_threads(job.content["execution"]["threads"])
+    previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return STAGES[job.content["stage"]](job)
+    except OSError as e:
+        print(f"{e.filename or job.store.root}: {e.strerror}. Finished runs are safe; make room or fix the permission and "
+              "launch again to go on.", file=sys.stderr)
+        return STOPPED
+    except ValueError as e:
+        print(str(e), file=sys.stderr)
+        return STOPPED
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def harvest_job(job: Job) -> int:
+    """Fill the shards of the activation cache this job was given."""
+    science, execution = job.content["science"], job.content["execution"]
+    corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
+    lm = LanguageModel(Path(execution["lm_path"]), science["lm"]["hook_name"], science["lm"]["dtype"])
+    folder = job.store.activations_dir(execution["cache_key"])
+    dtype = science["data"]["activation_dtype"]
+    sources = {split: LiveSource(lm, getattr(corpus, split), dtype) for split in tokens.SPLITS}
+    shards = [sources[split].counts[i * SHARD_BATCHES:(i + 1) * SHARD_BATCHES] for split, i in job.content["shards"]]
+    job.total = float(sum(counts.sum() for counts in shards))
+    for split, shard in job.content["shards"]:
+        for written in harvest(folder, split, sources[split], [shard]):
+            job.done += written
+            job.show(f"{split} shard {shard}")
+            if job.asked_to_stop():
+                return ASKED_TO_STOP
+    job.show(every_s=0)
+    return DONE
+
+
+def train_job(job: Job) -> int:
+    """Train a fleet: restore its trunks, step them over the stream, evaluate and record each run at its end."""
+    configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
+    trunks = open_trunks(job, configs)
+    shared = next(iter(configs.values()))
+    bench = Bench(job.store, shared["science"], shared["execution"])
+    locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks}
+    try:
+        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id])]
+        for trunk in trunks:
+            restore(job, trunk, bench)
+        train_fleet(job, trunks, bench, locks)
+    finally:
+        for lock in locks.values():
+            lock.release()
+    job.show(every_s=0)
+    return ASKED_TO_STOP if job.asked_to_stop() else DONE
+
+
+def open_trunks(job: Job, configs: dict[str, Any]) -> list[Trunk]:
+    """The runs of the job that have no record yet, by trunk."""
+    trunks: dict[str, Trunk] = {}
+    for run_id, config in configs.items():
+        science = config["science"]
+        if record.read_result(job.store.run_dir(run_id), science) is None:
+            name = identity.trunk_id(science)
+            trunk = trunks.setdefault(name, Trunk(name, science, {}))
+            trunk.runs[run_id] = Schedule.of(science["train"])
+    return list(trunks.values())
+
+
+def take(job: Job, trunk: Trunk, lock: Lock) -> bool:
+    """Lock the trunk, waiting out the last moments of a dying job; leave it to whoever goes on training it."""
+    holder = lock.acquire(LOCK_WAIT_S)
+    if holder is not None:
+        print(f"{trunk.trunk_id} is being trained by {holder}: left to it.", file=sys.stderr)
+        return False
+    for run_id in list(trunk.runs):  # it may have been finished while this job waited
+        if record.read_result(job.store.run_dir(run_id), read_json(job.store.run_dir(run_id) / record.CONFIG)["science"]):
+            trunk.drop(run_id)
+    return bool(trunk.runs)
+
+
+def restore(job: Job, trunk: Trunk, bench: Bench) -> None:
+    """Put the trunk and its branches where the latest usable checkpoint left them, or at the beginning."""
+    folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
+    forks = {run: schedule.fork_step for run, schedule in trunk.runs.items()}
+    found, notes = checkpoint.restore(folder, trunk.trunk_id, forks)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if found is None:
+        trunk.start(fresh_trainable(trunk.science, bench))
+    else:
+        trunk.resume(found, lambda: fresh_trainable(trunk.science, bench))
+    for run_id in trunk.runs:
+        mark(job, run_id, trunk)
+
+
+def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lock]) -> None:
+    """The training loop: block after block of the stream through every trunk that is not done."""
+    job.total = sum(work_left(t) for t in trunks)
+    live, last_saved = [t for t in trunks if t.live], time.monotonic()
+    logs = {t.trunk_id: MetricsLog(job.store, t) for t in live}
+    while live and not job.asked_to_stop():
+        size = live[0].science["train"]["batch_tokens"]
+        steps = block_steps(size)
+        start = min(t.position for t in live) // steps * steps
+        block = bench.stream.read(start * size, steps * size)
+        for trunk in live:
+            before = work_left(trunk)
+            trunk.advance(block, start, start + steps)
+            log_block(job, trunk, logs[trunk.trunk_id])
+            close_ends(job, trunk, bench)
+            job.done += before - work_left(trunk)
+            locks[trunk.trunk_id].beat()
+            job.show(f"{len(live)} trunks, at {min(start + steps, trunk.science['train']['n_tokens']) * size / 1e6:.2f}M tokens")
+        live = [t for t in live if t.live]
+        if time.monotonic() - last_saved > job.content["execution"]["checkpoint_s"]:
+            save_all(job, live)
+            last_saved = time.monotonic()
+    save_all(job, live)
+
+
+def work_left(trunk: Trunk) -> float:
+    """Remaining work in latent-tokens: steps left of the trunk, open branches and branches not forked yet."""
+    steps = sum(m.end - m.step for m in trunk.live.values())
+    steps += sum(s.steps - s.fork_step for run, s in trunk.runs.items() if run not in trunk.live)
+    train = trunk.science["train"]
+    return float(steps * train["batch_tokens"] * (1500 + trunk.science["sae"]["n_latents"]))
+
+
+def log_block(job: Job, trunk: Trunk, log: MetricsLog) -> None:
+    """One metrics row per live member; a member whose numbers are not finite is marked failed and dropped."""
+    for name, member in list(trunk.live.items()):
+        stats = member.trainable.read_stats()
+        if stats["n_steps"] == 0:
+            continue
+        bad = not_finite(stats)
+        if bad is None:
+            log.row(name, member, stats, job.content["execution"]["log_every_tokens"])
+            continue
+        evidence = f"{bad} is {stats[bad]} at step {member.step} of {member.end} (lr {member.schedule.lr:g})"
+        for run_id in [r for r in trunk.runs if r not in trunk.live] if member.is_trunk else [name]:
+            mark_failed(job, run_id, f"diverged: {evidence}")
+            trunk.drop(run_id)
+        trunk.drop(name)
+
+
+def close_ends(job: Job, trunk: Trunk, bench: Bench) -> None:
+    """Record the branches that reached their end; keep the trunk's end for budgets added later."""
+    for run_id in list(trunk.finished):
+        finish_run(job, run_id, trunk, bench)
+        trunk.drop(run_id)
+    if trunk.trunk_ended:
+        folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
+        member = trunk.live[checkpoint.TRUNK]
+        end = checkpoint.Checkpoint(member.step, {checkpoint.TRUNK: member.step},
+                                    {checkpoint.TRUNK: member.trainable.state_dict()})
+        checkpoint.write(folder, trunk.trunk_id, end, is_end=True)
+        trunk.live.pop(checkpoint.TRUNK)
+        if trunk.live:
+            checkpoint.write(folder, trunk.trunk_id, trunk.checkpoint(), is_end=False)
+    if not trunk.live:
+        checkpoint.clear_rolling(job.store.trunk_dir(trunk.trunk_id) / "checkpoints")
+
+
+def save_all(job: Job, trunks: list[Trunk]) -> None:
+    for trunk in trunks:
+        checkpoint.write(job.store.trunk_dir(trunk.trunk_id) / "checkpoints", trunk.trunk_id, trunk.checkpoint(), is_end=False)
+        for run_id in trunk.runs:
+            mark(job, run_id, trunk)
+
+
+def concepts_job(job: Job) -> int:
+    """Score the concepts of the dictionaries this job was given."""
+    def show(done: float, total: float, note: str) -> None:
+        job.done, job.total = done, total
+        job.show(note)
+
+    write_json(job.folder / "concepts.json", score_dictionaries(job.store, job.content, show))
+    return DONE
+
+
+STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job}
+
+if __name__ == "__main__":
+    sys.exit(run_job(sys.argv[1]))

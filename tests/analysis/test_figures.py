@@ -1,0 +1,101 @@
+import io
+import math
+
+import pytest
+
+from analysis import figures
+from analysis.fit import fit_sweep
+
+
+@pytest.fixture(scope="module")
+def study(make_table, sweep_of):
+    df = make_table(sweep_of(run_sd=0.01))
+    df.loc[(df["target_flops"] == 1.6e12) & (df["n_latents"] > 2048), ["state", "objective"]] = ["missing", math.nan]
+    return df, fit_sweep(df, draws=100)
+
+
+@pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
+def test_every_axis_has_a_label_and_a_unit_where_it_has_one(study, name):
+    for ax in figures.draw(name, *study).axes:
+        assert ax.get_xlabel() and ax.get_ylabel()
+        assert ax.get_xscale() == "log"
+        assert "n_latents" in ax.get_xlabel() or "FLOPs" in ax.get_xlabel()
+
+
+@pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
+def test_a_figure_is_written_as_svg_and_png(study, tmp_path, name):
+    made = figures.write(name, tmp_path, *study)
+    assert (tmp_path / made["svg"]).read_bytes().lstrip().startswith(b"<?xml")
+    assert (tmp_path / made["png"]).read_bytes().startswith(b"\x89PNG")
+    assert made["title"] and len(made["caption"]) > 80
+
+
+def test_the_same_inputs_give_the_same_bytes(study, tmp_path):
+    for folder in ("a", "b"):
+        figures.write("isoflop_valleys", tmp_path / folder, *study)
+    for suffix in ("svg", "png"):
+        name = f"isoflop_valleys.{suffix}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert b"<dc:date>" not in (tmp_path / "a" / "isoflop_valleys.svg").read_bytes()
+
+
+def test_a_figure_ignores_the_users_matplotlib_settings(study):
+    import matplotlib
+
+    before = figures.draw("optimal_allocation", *study).axes[0]
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+        after = figures.draw("optimal_allocation", *study).axes[0]
+    assert after.xaxis.label.get_size() == before.xaxis.label.get_size()
+    assert after.get_facecolor() == before.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_one_curve_per_dictionary_size_is_in_the_legend(study):
+    legend = figures.draw("loss_vs_compute", *study).axes[0].get_legend()
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert {f"{n:,}" for n in study[0]["n_latents"]} <= set(labels)
+
+
+def test_an_unbracketed_budget_is_hollow_and_has_no_star(study):
+    ax = figures.draw("isoflop_valleys", *study).axes[0]
+    stars = [line for line in ax.lines if line.get_marker() == "*"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert len(stars) == 4 and len(hollow) == 1
+    assert "not bracketed" in ax.get_legend().get_texts()[4].get_text()
+
+
+def test_exponents_and_intervals_stand_in_the_legend(study):
+    exponent = study[1]["laws"]["n_latents"]["exponent"]
+    text = figures.draw("optimal_allocation", *study).axes[0].get_legend().get_texts()[0].get_text()
+    assert f"{exponent['estimate']:.2f} [{exponent['lo']:.2f}, {exponent['hi']:.2f}]" in text
+
+
+@pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
+def test_a_sweep_without_results_still_draws(make_plan, tmp_path, name):
+    from analysis.table import build_table
+
+    df = build_table(make_plan()[0], tmp_path)
+    figures.draw(name, df, fit_sweep(df, draws=100)).savefig(io.BytesIO(), format="svg")
+
+
+@pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
+def test_two_budgets_draw_without_a_law(make_table, sweep_of, name):
+    df = make_table(sweep_of(budgets=(2.5e10, 1e11), seeds=1))
+    figures.draw(name, df, fit_sweep(df, draws=100)).savefig(io.BytesIO(), format="svg")
+
+
+def test_l0_gets_a_panel_only_where_it_differs(study):
+    df, fits = study
+    assert len(figures.draw("quality_vs_compute", df, fits).axes) == 2
+    assert len(figures.draw("quality_vs_compute", df.assign(l0=df["n_latents"] / 10.0), fits).axes) == 3
+
+
+def test_an_unknown_figure_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="loss_vs_compute"):
+        figures.load("pie_chart")
+
+
+def test_every_registered_figure_can_be_loaded_and_has_words():
+    from analysis.figures.words import WORDS
+
+    assert set(figures.FIGURES) == set(WORDS)
+    assert all(callable(figures.load(name)) for name in figures.FIGURES)

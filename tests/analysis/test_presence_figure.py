@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+
+from analysis.figures import draw
+from analysis.presence import fit_presence
+
+FREQUENCIES = np.geomspace(1e-4, 1e-2, 140)
+
+
+def record_with(steps, trained=(True, True, False, False), sizes=(512, 1024, 512, 1024)):
+    """Dictionary i has every concept more frequent than steps[i]."""
+    return {
+        "concepts": [{"name": f"w{i}", "frequency": float(f)} for i, f in enumerate(FREQUENCIES)],
+        "dictionaries": [
+            {"run_id": f"r{i}", "n_latents": n, "n_alive": n // 2, "seed": 0, "trained": t}
+            for i, (n, t) in enumerate(zip(sizes, trained, strict=True))
+        ],
+        "scores": [[0.8 if f > step else 0.1 for f in FREQUENCIES] for step in steps],
+    }
+
+
+def drawn(record):
+    fit = fit_presence(record, draws=50)
+    return draw("concept_presence", record, fit), fit
+
+
+def legend_lines(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_every_panel_names_its_axis_and_units():
+    figure, _ = drawn(record_with([2e-3, 1e-3, 5e-3, 4e-3]))
+    left, middle, right = figure.axes
+    assert "occurrences per token" in left.get_xlabel()
+    assert "occurrences per token" in middle.get_xlabel()
+    assert "n_alive" in right.get_xlabel()
+    assert "F1 ≥ 0.5" in left.get_ylabel()
+    assert [ax.get_xscale() for ax in figure.axes] == ["log"] * 3
+
+
+def test_points_are_shares_of_concepts_in_bins_with_wilson_intervals():
+    figure, _ = drawn(record_with([FREQUENCIES[69], 1e-3, 5e-3, 4e-3]))
+    bars = figure.axes[0].containers[0]
+    x, share = bars.lines[0].get_data()
+    assert share.tolist() == [0, 0, 0, 0.5, 1, 1, 1]  # 7 bins of 20, the step in the middle of the fourth
+    centre = math.exp(np.log(FREQUENCIES[60:80]).mean())
+    assert x[3] == pytest.approx(centre * 1.05**-0.5)
+    low, high = bars.lines[2][0].get_segments()[3][:, 1]
+    assert (low, high) == (pytest.approx(0.2993, abs=2e-4), pytest.approx(0.7007, abs=2e-4))  # Wilson, 10 of 20
+
+
+def test_a_curve_stops_where_no_concept_was_sampled():
+    figure, _ = drawn(record_with([2e-3, 1e-3, 5e-3, 4e-3]))
+    long = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 200]
+    assert len(long) == 2
+    assert all(x[0] == pytest.approx(1e-4) and x[-1] == pytest.approx(1e-2) for x in long)
+
+
+def test_a_50_percent_frequency_beyond_the_range_is_written_as_a_bound_and_has_no_ring():
+    figure, fit = drawn(record_with([2.0, 1e-3, 2.0, 2.0]))
+    assert [row["status"] for row in fit["sizes"]] == ["> f_max", "inside range", "> f_max", "> f_max"]
+    rings = [[line for line in ax.lines if line.get_markersize() == 8] for ax in figure.axes]
+    assert [len(found) for found in rings] == [1, 0, 0]
+    assert legend_lines(figure.axes[0])[0].startswith("512 (256): > 1$")
+    assert legend_lines(figure.axes[1]) == ["512: not known", "1,024: ≤ 0.10"]
+
+
+def test_a_record_without_the_null_and_without_an_exponent_is_drawn_and_says_so():
+    figure, _ = drawn(record_with([2.0], trained=(True,), sizes=(512,)))
+    left, middle, right = figure.axes
+    assert "not scored" in [text.get_text() for text in middle.texts]
+    assert "no exponent" in right.get_legend().get_title().get_text()
+    assert len(left.containers) == 1
+
+
+def test_two_seeds_of_a_size_are_one_curve_with_averaged_points():
+    record = record_with([FREQUENCIES[69], FREQUENCIES[79]], trained=(True, True), sizes=(512, 512))
+    figure, _ = drawn(record)
+    (bars,) = figure.axes[0].containers
+    assert bars.lines[0].get_ydata()[3] == pytest.approx(0.25)
