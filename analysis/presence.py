@@ -51,9 +51,7 @@ def fit_presence(concepts: dict, tau: float = 0.5, draws: int = 400, seed: int =
         raise ValueError(f"tau={tau} is not an F1 to reach: choose a number above 0 and below 1, for example 0.5.")
     _check(concepts)
     n_concepts = len(concepts["concepts"])
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(n_concepts, np.full(n_concepts, 1 / n_concepts), size=draws).astype(np.float64)
-    weights = np.concatenate([np.ones((1, n_concepts)), weights])  # row 0 is the data as they are
+    weights = _resamples(n_concepts, draws, seed)
     frequencies = [c["frequency"] for c in concepts["concepts"]]
     ln_range = np.log([min(frequencies), max(frequencies)])
     sizes, ln_f50 = [], {}
@@ -72,13 +70,17 @@ def fit_presence(concepts: dict, tau: float = 0.5, draws: int = 400, seed: int =
         "f_max": float(np.exp(ln_range[1])),
         "sizes": sizes,
         "joint": {name: fit_joint(observe(concepts, tau, trained), weights) for name, trained in kinds},
-        "ratios": [
-            _ratio(n, ln_f50[True, n], ln_f50[False, n], ln_range)
-            for trained, n in ln_f50 if trained and (False, n) in ln_f50
-        ],  # fmt: skip
+        "ratios": _ratios(ln_f50, ln_range),
         "changes": _changes(concepts, tau),
         "q_by_tau": [{"tau": t, **_q_only(fit_joint(observe(concepts, t, True), weights))} for t in (0.3, 0.5, 0.7)],
     }
+
+
+def _resamples(n_concepts: int, draws: int, seed: int) -> np.ndarray:
+    """How often each concept is drawn, float64 [1 + draws, concept]; the first row is the data as they are."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_concepts, np.full(n_concepts, 1 / n_concepts), size=draws)
+    return np.concatenate([np.ones((1, n_concepts)), drawn])
 
 
 def _check(concepts: dict) -> None:
@@ -247,6 +249,11 @@ def _collapse_share(data: Observations, together: np.ndarray, one: np.ndarray) -
 
 def _q_only(joint: dict) -> dict:
     return {key: joint[key] for key in ("q", "q_interval", "reason")}
+
+
+def _ratios(ln_f50: dict[tuple[bool, int], np.ndarray], ln_range: np.ndarray) -> list[dict]:
+    sizes = [n for trained, n in ln_f50 if trained and (False, n) in ln_f50]
+    return [_ratio(n, ln_f50[True, n], ln_f50[False, n], ln_range) for n in sizes]
 
 
 def _ratio(n_latents: int, trained: np.ndarray, untrained: np.ndarray, ln_range: np.ndarray) -> dict:

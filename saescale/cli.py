@@ -27,7 +27,7 @@ def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS,
 
     planned, at = _plan(sweep, overrides, store)
     found = status.states(planned.runs, at)
-    _print_json(screen.plan_json(planned, found)) if json else screen.show_plan(planned, found, _again(sweep, overrides))
+    _print_json(screen.plan_json(planned, found)) if json else screen.show_plan(planned, found, _again(sweep, overrides, store))
 
 
 @app.command()
@@ -40,7 +40,7 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     planned, at = _plan(sweep, overrides, store)
     with screen.progress(quiet=json) as bars:
         outcome = start(planned, at, bars, retry)
-    _print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, _again(sweep, overrides))
+    _print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, _again(sweep, overrides, store))
     raise typer.Exit(outcome.exit_code)
 
 
@@ -52,7 +52,7 @@ def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
 
     planned, at = _plan(sweep, overrides, store)
     found = states(planned.runs, at)
-    _print_json(screen.states_json(found)) if json else screen.show_states(planned, found, _again(sweep, overrides))
+    _print_json(screen.states_json(found)) if json else screen.show_states(planned, found, _again(sweep, overrides, store))
     kinds = {s.state for s in found.values()}
     raise typer.Exit(3 if kinds & {"failed", "stopped", "damaged"} else 4 if kinds & {"running", "new"} else 0)
 
@@ -77,7 +77,7 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
     table = study.collect()
     _print_json(table.to_dict("records")) if json else screen.say(
         f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.",
-        f"saescale fit {_again(sweep, overrides)}")
+        f"saescale fit {_again(sweep, overrides, store)}")
 
 
 @app.command()
@@ -88,7 +88,7 @@ def fit(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, 
 
     study = Study.of(sweep, overrides or [], store)
     fits = study.fit()
-    _print_json(fits) if json else screen.show_laws(study.exponents(fits), f"saescale figures {_again(sweep, overrides)}")
+    _print_json(fits) if json else screen.show_laws(study.exponents(fits), f"saescale figures {_again(sweep, overrides, store)}")
 
 
 @app.command()
@@ -100,7 +100,7 @@ def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
     planned, at = _plan(sweep, overrides, store)
     with screen.progress() as bars:
         path = score(planned, at, bars)
-    screen.say(f"{path} written.", f"saescale figures {_again(sweep, overrides)}")
+    screen.say(f"{path} written.", f"saescale figures {_again(sweep, overrides, store)}")
 
 
 @app.command()
@@ -111,7 +111,7 @@ def figures(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
 
     study = Study.of(sweep, overrides or [], store)
     drawn = study.figures()
-    screen.say(f"{len(drawn)} figures in {study.path('report/figures')}.", f"saescale report {_again(sweep, overrides)}")
+    screen.say(f"{len(drawn)} figures in {study.path('report/figures')}.", f"saescale report {_again(sweep, overrides, store)}")
 
 
 @app.command()
@@ -139,7 +139,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
         if outcome.exit_code == 0 and planned.sweep.concepts:
             concepts.score(planned, at, bars)
     if outcome.exit_code:
-        screen.show_outcome(outcome, _again("demo", overrides))
+        screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)
     study = Study.of("demo", overrides or [], store)
     study.collect()
@@ -147,7 +147,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     study.figures()
     page = study.report()
     screen.show_laws(study.exponents(fits), None)
-    screen.say(f"report: {page}", "saescale predict is not there yet; read sweeps/README.md to write a sweep of your own")
+    screen.say(f"report: {page}", f"saescale plan {_again('demo', ['sae=relu_l1'], store)}")
 
 
 def _plan(sweep: str, overrides: list[str] | None, root: Path) -> tuple[Any, Any]:
@@ -162,11 +162,11 @@ def _plan(sweep: str, overrides: list[str] | None, root: Path) -> tuple[Any, Any
     return planned, store
 
 
-def _again(sweep: str, overrides: list[str] | None) -> str:
-    """The sweep and its overrides as the user may type them again."""
+def _again(sweep: str, overrides: list[str] | None, store: Path) -> str:
+    """The sweep, its overrides and its store as the user may type them again."""
     import shlex
 
-    return shlex.join([sweep, *(overrides or [])])
+    return shlex.join([sweep, *(overrides or []), *(["--store", str(store)] if store != RUNS else [])])
 
 
 def _print_json(value: Any) -> None:

@@ -14,15 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saescale.flops import tokens_for
-
 KINDS = ("relu_l1", "topk")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-
-
-class TooShort(ValueError):
-    """A horizon of less than one step."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +37,7 @@ class DataConfig:
     held_out_fraction: float
     n_ctx: int
     batch_sequences: int
+    max_train_tokens: int | None
     activation_dtype: str
 
 
@@ -146,8 +141,9 @@ def _check_choices(c: Config) -> None:
 
 def _check_ranges(c: Config) -> None:
     at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
-                    "eval.ce_tokens", "cluster.workers", "cluster.threads", "cluster.log_every_tokens")
-    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance")
+                    "eval.ce_tokens", "cluster.workers", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux",
+                    "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens")
+    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops")
     not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
                     "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
     fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")
@@ -155,8 +151,11 @@ def _check_ranges(c: Config) -> None:
                            (not_negative, lambda v: v >= 0, "0 or more"), (fraction, lambda v: 0 <= v < 1, "in [0, 1)")):
         for key in keys:
             value = lookup(c, key)
-            if not ok(value):
+            if value is not None and not ok(value):
                 raise ValueError(f"{key}={value} is out of range: it must be {what}.")
+    for key, seed in (("seed", c.seed), ("data_seed", c.data_seed)):
+        if seed >= 2**63:
+            raise ValueError(f"{key}={seed} is out of range: it must be below 2**63.")
     if c.data.n_ctx < 2:
         raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
 
@@ -168,9 +167,16 @@ def _check_sparsity(sae: SAEConfig) -> None:
         if sae.k > sae.n_latents:
             raise ValueError(f"sae.k={sae.k} exceeds sae.n_latents={sae.n_latents}: k counts the latents kept per token. "
                              f"Choose k <= {sae.n_latents}.")
+        if sae.k_aux is not None and sae.k_aux > sae.n_latents:
+            raise ValueError(f"sae.k_aux={sae.k_aux} exceeds sae.n_latents={sae.n_latents}: it counts dead latents. "
+                             f"Choose k_aux <= {sae.n_latents} or null.")
     elif sae.sparsity_coeff is None or sae.sparsity_coeff < 0:
         raise ValueError(f"sae.sparsity_coeff={sae.sparsity_coeff} is out of range: sae={sae.kind} needs a coefficient "
                          "of 0 or more.")
+    for key, value, kind in (("sae.k", sae.k, "topk"), ("sae.sparsity_coeff", sae.sparsity_coeff, "relu_l1")):
+        if value is not None and sae.kind != kind:  # it would name and hash a run by what it does not use
+            raise ValueError(f"{key}={value} is of no use to sae={sae.kind}: only sae={kind} reads it. Set it to null, "
+                             f"or in a sweep under by_kind: {kind}:.")
 
 
 def lookup(config: Any, dotted: str) -> Any:
@@ -198,9 +204,12 @@ def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
 
 
 def unknown_key(key: str, known: typing.Sequence[str]) -> str:
+    """The sentence for an unknown key: the nearest known one, and the known ones of its group."""
     near = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{key} is not a known setting.{hint} Known here: {', '.join(known)}."
+    group = key.rpartition(".")[0]
+    shown = [k for k in known if k.rpartition(".")[0] == group] if group else list(dict.fromkeys(k.split(".")[0] for k in known))
+    return f"{key} is not a known setting.{hint} Known here: {', '.join(shown or known)}."
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
@@ -223,58 +232,3 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
     names = " or ".join("null" if o is type(None) else {"int": "a whole number", "float": "a number", "str": "text"}[o.__name__]
                         for o in options)
     raise ValueError(f"{key}={value!r} has the wrong type: it must be {names}.")
-
-
-def horizon_tokens(c: Config, d_in: int) -> int:
-    """Tokens of the run, a multiple of batch_tokens: as given, or solved from the budget and rounded to the nearest step.
-
-    Raises TooShort when that is less than one step.
-    """
-    wanted = c.train.n_tokens if c.train.n_tokens is not None else tokens_for(c.budget.flops or 0, d_in, c.sae.n_latents)
-    steps = round(wanted / c.train.batch_tokens)
-    if steps < 1:
-        raise TooShort(f"its horizon of {wanted:.3g} tokens is less than one step of train.batch_tokens="
-                       f"{c.train.batch_tokens}; raise budget.flops or lower train.batch_tokens")
-    return steps * c.train.batch_tokens
-
-
-def learning_rate(c: Config) -> float:
-    """lr(n) = train.lr * (lr_reference_latents / n_latents) ** lr_power; constant when no reference is given."""
-    if c.train.lr_reference_latents is None:
-        return c.train.lr
-    return float(f"{c.train.lr * (c.train.lr_reference_latents / c.sae.n_latents) ** c.train.lr_power:.6g}")
-
-
-def dead_after_tokens(c: Config) -> int:
-    """A latent silent for this many training tokens is dead (topk): default min(10M, 100 * n_latents / k)."""
-    if c.train.dead_after_tokens is not None:
-        return c.train.dead_after_tokens
-    return min(10_000_000, 100 * c.sae.n_latents // c.sae.k) if c.sae.k else 10_000_000
-
-
-def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, Any]:
-    """The hashed half of a run: everything that changes its numbers, nothing that does not.
-
-    `lm` gives revision, hook_name, d_in; `corpus` gives corpus_sha256 and tokenizer_sha256.
-    """
-    return {
-        "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype},
-        "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
-                 "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
-                 "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences,
-                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
-        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, lm["d_in"])},
-        "train": {"n_tokens": horizon_tokens(c, lm["d_in"]), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
-                  "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
-                  "sparsity_warmup_tokens": c.train.sparsity_warmup_tokens, "dead_after_tokens": dead_after_tokens(c),
-                  "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
-                  "precision": "float32", "seed": c.seed},
-        "eval": dataclasses.asdict(c.eval),
-    }
-
-
-def k_aux(c: Config, d_in: int) -> int | None:
-    """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); topk only."""
-    if c.sae.kind != "topk":
-        return None
-    return c.sae.k_aux if c.sae.k_aux is not None else min(2 ** (max(d_in, 2).bit_length() - 2), c.sae.n_latents)

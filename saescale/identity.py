@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 SCHEMA = 1
@@ -20,9 +21,22 @@ HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
 
 def canonical_number(value: float) -> int | float:
-    if not math.isfinite(value):
-        raise ValueError(f"{value!r} cannot identify a run: only finite numbers can. Give a finite number or null.")
-    return int(value) if float(value).is_integer() and abs(value) < 2**63 else value
+    """One form per number: whole numbers below 2**63 as int, everything else as float.
+
+    A float stands for the shortest decimal that reads back as it, so 1e23 and 10**23 are one number.
+    """
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    try:
+        nearest = float(value)
+    except OverflowError:
+        nearest = math.inf
+    if not math.isfinite(nearest):
+        raise ValueError(f"{value!r:.40} cannot identify a run: only finite numbers can. Give a finite number or null.")
+    shortest = Decimal(repr(nearest))
+    if isinstance(value, int) and shortest != value:
+        raise ValueError(f"{value} cannot identify a run: a number beyond 2**63 may have 17 digits at most. Round it.")
+    return int(shortest) if shortest == shortest.to_integral_value() and abs(shortest) < 2**63 else nearest
 
 
 def canonical(value: Any) -> Any:

@@ -17,7 +17,7 @@ from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import Plan
 from saescale.campaign.status import STATES, RunState
 
-console = Console(highlight=False, soft_wrap=False)
+console = Console(highlight=False, width=None if Console().is_terminal else 100)
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts"}
 
 
@@ -76,8 +76,8 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
     for row in plan_rows(plan, found):
         table.add_row(*row)
     console.print(table)
-    for reason, count in Counter(f"{e['grid']}: {_cell(e['cell'])}: {e['reason']}" for e in plan.excluded).items():
-        console.print(f"[yellow]excluded[/] {escape(reason)}" + (f" (x{count})" if count > 1 else ""), soft_wrap=True)
+    for line in excluded_lines(plan.excluded):
+        console.print(f"[yellow]excluded[/] {escape(line)}", soft_wrap=True)
     cost = price.price(todo)
     workers = plan.cluster.workers
     console.print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} done, {len(todo)} to run, {len(plan.excluded)} excluded; "
@@ -85,14 +85,24 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
     if todo:
         saved = 1 - cost.tokens / cost.tokens_alone
         console.print(f"estimated {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
-                      f"{cost.disk_gb:.2f} GB; shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
+                      f"{cost.disk_gb:.2f} GB of runs, {price.activations_gb(todo, plan.n_train_tokens):.2f} GB of activations; "
+                      f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
                       f"({saved:.0%} saved)", soft_wrap=True)
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
 
 
-def _cell(cell: Mapping[str, Any]) -> str:
-    return " ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in cell.items() if k != "seed")
+def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per grid and reason: what its cells have in common, then the values they differ in; seeds left out."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for e in excluded:
+        groups.setdefault((e["grid"], e["reason"]), []).append({k: v for k, v in e["cell"].items() if k != "seed"})
+    lines = []
+    for (grid, reason), cells in groups.items():
+        values = {k: list(dict.fromkeys(c[k] for c in cells)) for k in cells[0]}
+        shown = " ".join(f"{k}={','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in vs)}" for k, vs in values.items())
+        lines.append(f"{grid}: {shown}: {reason}")
+    return lines
 
 
 def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]]:
@@ -117,7 +127,7 @@ def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
     for r in out["runs"]:
         r["state"] = found[r["run_id"]].state
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
-    return out | {"price": vars(price.price(todo))}
+    return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)}}
 
 
 def show_outcome(outcome: Outcome, again: str) -> None:

@@ -1,7 +1,8 @@
 """The activation cache: harvested once into content-addressed shards, memory-mapped by every run after.
 
 activations/<key>/<split>-<shard>.bin holds the rows of SHARD_BATCHES forward batches in the activation dtype; the .json
-beside it, written after it, says rows and SHA-256. A shard whose .json is there is whole; one without is harvested again.
+beside it, written after it, says its length and SHA-256. A shard whose .json is there and whose length is right is whole; any
+other is harvested again.
 """
 
 from __future__ import annotations
@@ -16,34 +17,18 @@ import torch
 from torch import Tensor
 
 from saescale.activations.live import LiveSource
+from saescale.activations.shards import SHARD_BATCHES, has_its_length, shards
 from saescale.activations.tokens import TokenSplit
-from saescale.identity import digest
 from saescale.records.store import Damaged, read_json, write_bytes, write_json
 
-SHARD_BATCHES = 64
 SCALE_BATCHES = 64  # forward batches behind the one input scalar and the sample for the pre-bias
-
-
-def cache_spec(science: dict[str, Any]) -> dict[str, Any]:
-    """What the harvested numbers depend on: the key's content."""
-    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k != "data_seed"}}
-
-
-def cache_key(science: dict[str, Any]) -> str:
-    return digest(cache_spec(science))[:16]
-
-
-def shards(tokens: TokenSplit) -> list[range]:
-    return [range(i, min(i + SHARD_BATCHES, tokens.n_batches)) for i in range(0, tokens.n_batches, SHARD_BATCHES)]
-
-
-def missing_shards(folder: Path, split: str, tokens: TokenSplit) -> list[int]:
-    return [i for i in range(len(shards(tokens))) if not (folder / f"{split}-{i:05d}.json").exists()]
 
 
 def harvest(folder: Path, split: str, source: LiveSource, wanted: list[int]) -> Iterator[int]:
     """Harvest the shards `wanted`, yielding the activations written after each forward batch."""
     for shard in wanted:
+        for aside in folder.glob(f".{split}-{shard:05d}.*"):  # left by a killed process
+            aside.unlink(missing_ok=True)
         parts = []
         for index in shards(source.tokens)[shard]:
             rows = source.stored(index).contiguous()
@@ -68,16 +53,16 @@ class CacheSource:
         shard = index // SHARD_BATCHES
         first = self._starts[shard * SHARD_BATCHES]
         rows = slice(int(self._starts[index] - first), int(self._starts[index + 1] - first))
-        return self._shard(shard)[rows].float()
+        return self._shard(shard)[rows].to(torch.float32, copy=True)  # callers may scale it in place; the map is read-only
 
     def _shard(self, shard: int) -> Tensor:
         if shard not in self._maps:
             path = self.folder / f"{self.split}-{shard:05d}.bin"
-            said = read_json(path.with_suffix(".json"))
-            raw = np.memmap(path, dtype=np.uint8, mode="r") if said and path.exists() else np.empty(0, np.uint8)
-            if not said or len(raw) != said["bytes"] or hashlib.sha256(raw).hexdigest() != said["sha256"]:
-                raise Damaged(f"{path} is damaged: its bytes do not match the checksum of its harvest. Delete {path.name} "
-                              f"and {path.stem}.json in {self.folder} and launch again; only this shard is harvested anew.")
+            raw = np.memmap(path, dtype=np.uint8, mode="r") if has_its_length(path) else None
+            if raw is None or hashlib.sha256(raw).hexdigest() != read_json(path.with_suffix(".json"))["sha256"]:
+                path.with_suffix(".json").unlink(missing_ok=True)
+                raise Damaged(f"{path} is damaged: its bytes do not match the checksum of its harvest. "
+                              "Launch again: this shard alone is harvested anew.")
             in_shard = range(shard * SHARD_BATCHES, min((shard + 1) * SHARD_BATCHES, len(self.counts)))
             n_rows = int(self.counts[in_shard.start:in_shard.stop].sum())
             with torch.no_grad():

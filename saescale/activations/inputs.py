@@ -7,13 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from saescale.activations import tokens
 from saescale.activations.cache import CacheSource, input_scale, sample
 from saescale.activations.lm import LanguageModel
 from saescale.activations.stream import Stream
 from saescale.records.store import Store, read_json, write_json
+from saescale.sae.model import InputSample
 
 PRE_BIAS_TOKENS = 32768
 
@@ -47,9 +46,9 @@ class Inputs:
         return found["scale"]
 
     @cached_property
-    def sample(self) -> Tensor:
-        """float32 [at most PRE_BIAS_TOKENS, d_in] at mean square norm d_in."""
-        return sample(self.train_source, PRE_BIAS_TOKENS) * self.scale
+    def sample(self) -> InputSample:
+        """What initialisation needs, from the first PRE_BIAS_TOKENS activations at mean square norm d_in."""
+        return InputSample.of(sample(self.train_source, PRE_BIAS_TOKENS) * self.scale)
 
     @cached_property
     def stream(self) -> Stream:

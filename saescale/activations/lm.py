@@ -17,7 +17,9 @@ class LanguageModel:
 
     def __init__(self, path: Path, hook_name: str, dtype: str = "float32", device: str = "cpu") -> None:
         from transformer_lens.model_bridge import TransformerBridge
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # one that the terminal shows is enough
         self.bridge = TransformerBridge.boot_transformers(str(path), device=device, dtype=getattr(torch, dtype))
         self.bridge.eval()
         self.hook_name = hook_name

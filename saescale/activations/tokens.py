@@ -53,6 +53,10 @@ class TokenSplit:
     def n_tokens(self) -> int:
         return int(self.batch_token_counts.sum())
 
+    def batches_for(self, n_tokens: int) -> int:
+        """Forward batches, from the first, that give at least `n_tokens` activations (all of them where there are fewer)."""
+        return min(int(np.searchsorted(np.cumsum(self.batch_token_counts), n_tokens)) + 1, self.n_batches)
+
     def kept(self, batch: int) -> np.ndarray:
         """bool [batch_sequences, n_ctx]: the positions of a forward batch that give an activation."""
         rows = slice(batch * self.batch_sequences, (batch + 1) * self.batch_sequences)
@@ -87,7 +91,7 @@ def corpus_facts(corpus: str, path: str | None, lm: LMFolder, n_ctx: int) -> tup
 
 def corpus_key(data: dict[str, Any]) -> str:
     """Folder name of the tokenised corpus, from the `data` part of a science block."""
-    parts = ("corpus_sha256", "tokenizer_sha256", "held_out_fraction", "n_ctx", "batch_sequences")
+    parts = ("corpus_sha256", "tokenizer_sha256", "held_out_fraction", "n_ctx", "batch_sequences", "max_train_tokens")
     return digest({k: data[k] for k in parts})[:16]
 
 
@@ -113,12 +117,15 @@ def _tokenise(folder: Path, documents: list[Document], lm: LMFolder, data: dict[
 
     tokenizer = Tokenizer.from_file(str(lm.path / "tokenizer.json"))
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     encodings = tokenizer.encode_batch([d.text for d in documents], add_special_tokens=False)
     held_out = np.array([is_held_out(d.name, data["held_out_fraction"]) for d in documents])
     meta = {"batch_sequences": data["batch_sequences"], "n_documents": len(documents), "n_ctx": data["n_ctx"]}
+    limits = {"train": data["max_train_tokens"], "held_out": None}
     for split, wanted in zip(SPLITS, (~held_out, held_out), strict=True):
         pieces = [(i, encodings[i].ids) for i in np.flatnonzero(wanted)]
-        arrays = _cut(pieces, data["n_ctx"], lm.bos_token_id, data["batch_sequences"])
+        rows = _cut(pieces, data["n_ctx"], lm.bos_token_id)
+        arrays = _arrays(_order(rows, limits[split], data["batch_sequences"]), data["n_ctx"], lm.bos_token_id or 0)
         if len(arrays["sequences"]) == 0:
             raise ValueError(f"the {split} split of {data['corpus']} gives less than one forward batch of "
                              f"{data['batch_sequences']} sequences. Lower data.batch_sequences or change held_out_fraction.")
@@ -131,17 +138,26 @@ def _tokenise(folder: Path, documents: list[Document], lm: LMFolder, data: dict[
     write_json(folder / "meta.json", meta)
 
 
-def _cut(pieces: list[tuple[int, list[int]]], n_ctx: int, bos: int | None, batch_sequences: int) -> dict[str, np.ndarray]:
-    """Documents cut into sequences of n_ctx, in one fixed shuffled order, down to whole forward batches."""
+def _cut(pieces: list[tuple[int, list[int]]], n_ctx: int, bos: int | None) -> list[tuple[int, list[int]]]:
+    """(document, token ids) of every sequence: documents cut to at most n_ctx tokens, each piece opened by BOS."""
     head = [] if bos is None else [bos]
     width = n_ctx - len(head)
     rows = [(doc, head + ids[i:i + width]) for doc, ids in pieces for i in range(0, len(ids), width)]
-    rows = [r for r in rows if len(r[1]) >= 2]
-    order = np.random.Generator(np.random.PCG64(ORDER_SEED)).permutation(len(rows))
-    order = order[: len(rows) // batch_sequences * batch_sequences]
-    sequences = np.full((len(order), n_ctx), bos or 0, dtype=np.int32)
-    for row, index in enumerate(order):
-        ids = rows[index][1]
+    return [r for r in rows if len(r[1]) >= 2]
+
+
+def _order(rows: list[tuple[int, list[int]]], max_tokens: int | None, batch_sequences: int) -> list[tuple[int, list[int]]]:
+    """The sequences in one fixed shuffled order, down to whole forward batches, and to `max_tokens` where that is given."""
+    shuffled = [rows[i] for i in np.random.Generator(np.random.PCG64(ORDER_SEED)).permutation(len(rows))]
+    if max_tokens is not None:
+        tokens = np.cumsum([len(ids) - 1 for _, ids in shuffled])
+        shuffled = shuffled[: int(np.searchsorted(tokens, max_tokens, side="right"))]
+    return shuffled[: len(shuffled) // batch_sequences * batch_sequences]
+
+
+def _arrays(rows: list[tuple[int, list[int]]], n_ctx: int, padding: int) -> dict[str, np.ndarray]:
+    sequences = np.full((len(rows), n_ctx), padding, dtype=np.int32)
+    for row, (_, ids) in enumerate(rows):
         sequences[row, : len(ids)] = ids
-    return {"sequences": sequences, "lengths": np.array([len(rows[i][1]) for i in order], dtype=np.int32),
-            "documents": np.array([rows[i][0] for i in order], dtype=np.int32)}
+    return {"sequences": sequences, "lengths": np.array([len(ids) for _, ids in rows], dtype=np.int32),
+            "documents": np.array([doc for doc, _ in rows], dtype=np.int32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from saescale.activations import tokens
-from saescale.activations.cache import missing_shards
+from saescale.activations.shards import missing_shards
 from saescale.campaign import local, price
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, state, states
 from saescale.identity import digest
 from saescale.records import record
+from saescale.records.lock import owner
 from saescale.records.store import Store, append_line, write_json
+
+ORPHAN_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Outcome:
 
 def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = False) -> Outcome:
     store.require_writable()
+    await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
     wanted = {"new", "stopped", "failed"} if retry else {"new", "stopped"}
@@ -52,6 +57,16 @@ def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = Fal
         messages = _run(plan, store, training_jobs(todo, store, plan.cluster.workers), "train", progress)
     after = {r.run_id: state(r, store) for r in plan.runs}
     return Outcome(len(todo), after, tuple(messages))
+
+
+def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
+    """Let the workers of a killed launcher reach the end of their block: what they train is not running, it is stopping."""
+    deadline = time.monotonic() + ORPHAN_WAIT_S
+    for path in {store.trunk_dir(r.trunk_id) / "lock" for r in runs}:
+        while (holder := owner(path)) and holder.host == platform.node() and local.is_orphan(holder.pid):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(local.POLL_S)
 
 
 def refuse_damaged(found: Mapping[str, RunState]) -> None:
@@ -78,8 +93,9 @@ def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list
         run = group[0]
         corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
         folder = store.activations_dir(key)
-        todo = [[split, i] for split, part in (("held_out", corpus.held_out), ("train", corpus.train))
-                for i in missing_shards(folder, split, part)]
+        held_out_tokens = max(max(r.science["eval"].values()) for r in group)
+        todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
+        todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
         for rank in range(min(workers, len(todo))):
             jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
                                      "execution": dict(run.execution)}))
@@ -87,9 +103,9 @@ def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list
 
 
 def fleet_key(run: PlannedRun) -> str:
-    """Runs with one key read the same activation batches, so they may train side by side."""
+    """Runs with one key read the same activation batches and the same held-out set, so they may train side by side."""
     s = run.science
-    return digest({"lm": s["lm"], "data": s["data"], "batch_tokens": s["train"]["batch_tokens"]})[:10]
+    return digest({"lm": s["lm"], "data": s["data"], "eval": s["eval"], "batch_tokens": s["train"]["batch_tokens"]})[:10]
 
 
 def training_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:

@@ -17,6 +17,7 @@ from saescale.records.store import Damaged, read_json, write_json
 
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
 POLL_S = 0.25
+ASKED_TO_STOP = 4
 
 
 class Progress(Protocol):
@@ -70,6 +71,20 @@ class Worker:
         return f"job {self.job.name} {how}: {said}"
 
 
+def is_orphan(pid: int) -> bool:
+    """Whether process `pid` of this machine is a worker whose launcher is gone: it saves and stops at the end of its block.
+
+    False where there is no /proc to tell.
+    """
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return False
+    launcher = next((e.partition(b"=")[2].decode() for e in environment if e.startswith(b"SAESCALE_PARENT=")), parent)
+    return launcher != parent
+
+
 def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress) -> list[str]:
     """Run the jobs, at most `workers` at once, and return one sentence per job that did not end well."""
     waiting, running, problems = list(jobs), list[Worker](), list[str]()
@@ -77,7 +92,10 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
         while waiting or running:
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
-                running.append(Worker(job, read_json(job / "job.json")["execution"]["threads"]))
+                try:
+                    running.append(Worker(job, read_json(job / "job.json")["execution"]["threads"]))
+                except OSError as e:  # a full disk: what runs goes on, and the launch still ends by saying what stopped
+                    problems.append(f"job {job.name} could not start: {e.filename or job}: {e.strerror}.")
             time.sleep(POLL_S)
             _show(jobs, stage, progress)
             for worker in [w for w in running if w.process.poll() is not None]:
@@ -100,6 +118,8 @@ def run_in_process(jobs: Sequence[Path], _workers: int, stage: str, progress: Pr
         code = run_job(job, lambda: _show(jobs, stage, progress))
         if code:
             problems.append(f"job {job.name} stopped with exit code {code}.")
+        if code == ASKED_TO_STOP:
+            break
     return problems
 
 

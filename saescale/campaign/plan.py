@@ -10,11 +10,12 @@ from typing import Any
 from saescale import config as conf
 from saescale import identity
 from saescale.activations import tokens
-from saescale.activations.cache import cache_key
 from saescale.activations.folder import BUNDLED, LMFolder
+from saescale.activations.shards import cache_key
 from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, write_json
+from saescale.science import TooShort, science_block
 
 SCHEMA = 1
 
@@ -50,7 +51,8 @@ class Plan:
 
     @property
     def plan_hash(self) -> str:
-        return identity.digest({"runs": sorted(r.run_id for r in self.runs), "excluded": list(self.excluded)})[:10]
+        return identity.digest({"runs": sorted(r.run_id for r in self.runs),
+                                "excluded": sorted(self.excluded, key=identity.digest)})[:10]
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question,
@@ -85,7 +87,7 @@ class Facts:
         key = self._key(c)
         if key not in self._documents:
             self._documents[key] = tokens.corpus_facts(c.data.corpus, c.data.path, lm, c.data.n_ctx)
-        return conf.science_block(c, lm.facts(c.lm.hook_name), self._documents[key][1])
+        return science_block(c, lm.facts(c.lm.hook_name), self._documents[key][1])
 
     def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
         """Activations in one epoch; tokenises the corpus into the store the first time."""
@@ -108,8 +110,8 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         try:
             science = facts.science(cell.config)
             available = facts.train_tokens(cell.config, science)
-            reason = why_excluded(cell.config, science, available)
-        except conf.TooShort as e:
+            reason = far_from_optimum(cell.config, sweep.around) or why_excluded(cell.config, science, available)
+        except TooShort as e:
             reason = str(e)
         if reason:
             excluded.append({"grid": cell.grid, "cell": dict(cell.varied), "reason": reason})
@@ -145,6 +147,16 @@ def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
     grids = tuple(dict.fromkeys(a.grids + b.grids))
     return PlannedRun(a.run_id, a.trunk_id, grids, a.target_flops if a.target_flops is not None else b.target_flops,
                       a.science, a.execution)
+
+
+def far_from_optimum(c: conf.Config, around: Mapping[str, float]) -> str | None:
+    """The reason a size is left out of its budget's valley, or None. Only budgets have a valley."""
+    if not around or c.budget.flops is None:
+        return None
+    expected = around["n_latents"] * (c.budget.flops / around["flops"]) ** around["power"]
+    if max(expected / c.sae.n_latents, c.sae.n_latents / expected) <= around["factor"]:
+        return None
+    return f"more than a factor {around['factor']:g} from the {expected:.0f} latents expected at this budget"
 
 
 def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> str | None:

@@ -11,6 +11,7 @@ from saescale.campaign.plan import PlannedRun
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
 EVALUATE_S = 2.0
+ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
     return trunk_steps(runs) * step_seconds(runs[0].science) + EVALUATE_S * len(runs)
+
+
+def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
+    """Disk of the harvested activations, one cache per LM, hook and corpus of `runs`; the held-out split included."""
+    caches = {r.execution["cache_key"]: r.science for r in runs}
+    return sum(n_train_tokens / (1 - s["data"]["held_out_fraction"]) * s["lm"]["d_in"]
+               * ACTIVATION_BYTES[s["data"]["activation_dtype"]] for s in caches.values()) / 1e9
 
 
 def price(runs: Sequence[PlannedRun]) -> Price:

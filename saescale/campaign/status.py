@@ -32,6 +32,8 @@ def state(run: PlannedRun, store: Store) -> RunState:
         if read_result(run_dir, run.science) is not None:
             return RunState("done")
         status = read_json(run_dir / STATUS)
+        if not isinstance(status, dict | None):
+            raise Damaged(f"{run_dir / STATUS} is damaged: it is no run's status. Move it away and run the command again.")
     except Damaged as e:
         return RunState("damaged", str(e))
     holder = owner(store.trunk_dir(run.trunk_id) / "lock")

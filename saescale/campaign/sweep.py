@@ -14,7 +14,8 @@ from saescale.identity import canonical, digest
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
-SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "concepts"}
+SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts"}
+AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -49,6 +50,7 @@ class Sweep:
     shared: Mapping[str, Any]
     by_kind: Mapping[str, Mapping[str, Any]]
     grids: Mapping[str, Mapping[str, Sequence[Any]]]
+    around: Mapping[str, float]
     concepts: Mapping[str, Any]
     overrides: tuple[Override, ...] = field(default=())
 
@@ -87,11 +89,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("grids"), Mapping):
-        raise ValueError(f"sweeps/{name}.yaml has no grids: list what varies under grids: NAME: KEY: [values].")
-    for key in raw:
-        if key not in SWEEP_KEYS:
-            raise ValueError(f"sweeps/{name}.yaml: {conf.unknown_key(str(key), sorted(SWEEP_KEYS))}")
+    _check_shape(name, raw)
     _refuse_two_horizons(overrides)
     groups = dict(_parse_group(item, name) for item in raw.get("base") or [])
     grids = {}
@@ -102,7 +100,43 @@ def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
                              "Give one of them.")
         grids[grid] = _with_overrides(given, overrides)
     return Sweep(name, raw.get("question") or "", groups, raw.get("set") or {}, raw.get("by_kind") or {}, grids,
-                 raw.get("concepts") or {}, overrides)
+                 _around(name, raw.get("around") or {}), raw.get("concepts") or {}, overrides)
+
+
+def _around(name: str, given: Mapping[str, Any]) -> dict[str, float]:
+    """Where the optimum of a budget is expected: n_latents * (C / flops) ** power; sizes within `factor` of it are trained."""
+    if given and (set(given) != AROUND_KEYS or not all(isinstance(v, (int, float)) and v > 0 for v in given.values())):
+        raise ValueError(f"sweeps/{name}.yaml: around needs the positive numbers {', '.join(sorted(AROUND_KEYS))}, "
+                         f"got {dict(given)}.")
+    return {k: float(v) for k, v in given.items()}
+
+
+def _check_shape(name: str, raw: Any) -> None:
+    """The parts of a sweep file that are lists are lists, those that are mappings are mappings, and names in it exist."""
+    where = f"sweeps/{name}.yaml"
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("grids"), Mapping) or not raw["grids"]:
+        raise ValueError(f"{where} has no grids: list what varies under grids: NAME: KEY: [values].")
+    for key in raw:
+        if key not in SWEEP_KEYS:
+            raise ValueError(f"{where}: {conf.unknown_key(str(key), sorted(SWEEP_KEYS))}")
+    if not isinstance(raw.get("base") or [], list):
+        raise ValueError(f"{where}: base={raw['base']!r} is not a list. Write base: [GROUP=CHOICE, ...].")
+    by_kind, concepts = raw.get("by_kind") or {}, raw.get("concepts") or {}
+    parts = {"set": raw.get("set") or {}, "by_kind": by_kind, "around": raw.get("around") or {}, "concepts": concepts}
+    parts |= {f"grids.{k}": v for k, v in raw["grids"].items()}
+    parts |= {f"by_kind.{k}": v for k, v in by_kind.items()} if isinstance(by_kind, Mapping) else {}
+    for part, given in parts.items():
+        if not isinstance(given, Mapping) or not all(isinstance(k, str) for k in given):
+            raise ValueError(f"{where}: {part} is not a mapping of settings. Write {part}: {{KEY: value}}, "
+                             "with keys such as sae.n_latents.")
+    for kind in by_kind:
+        if kind not in conf.KINDS:
+            raise ValueError(f"{where}: by_kind.{kind} is not an SAE kind. Choose one of: {', '.join(conf.KINDS)}.")
+    tokens = concepts.get("scoring_tokens")
+    if concepts and (set(concepts) != {"grid", "scoring_tokens"} or concepts["grid"] not in raw["grids"]
+                     or not isinstance(tokens, int) or tokens < 1):
+        raise ValueError(f"{where}: concepts={concepts!r} must be {{grid: NAME, scoring_tokens: N}}, with NAME one of: "
+                         f"{', '.join(map(str, raw['grids']))}, and N a whole number.")
 
 
 def _refuse_two_horizons(overrides: Sequence[Override]) -> None:
@@ -113,9 +147,12 @@ def _refuse_two_horizons(overrides: Sequence[Override]) -> None:
 
 def _parse_group(item: str, name: str) -> tuple[str, str]:
     group, _, choice = str(item).partition("=")
-    if group not in group_choices() or not choice:
-        raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not GROUP=CHOICE. "
-                         f"Groups are: {', '.join(group_choices())}.")
+    choices = group_choices()
+    if group not in choices:
+        raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not GROUP=CHOICE. Groups are: {', '.join(choices)}.")
+    if choice not in choices[group]:
+        raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not known. "
+                         f"Choose one of: {', '.join(f'{group}={c}' for c in choices[group])}.")
     return group, choice
 
 
@@ -139,20 +176,19 @@ def _parse_overrides(overrides: Sequence[str]) -> tuple[Override, ...]:
     """Overrides in Hydra's grammar: key=value, key=a,b, key=range(...), key=choice(...)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Transformer
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     parsed = []
     for text in overrides:
         try:
             o = OverridesParser.create().parse_override(text)
-        except OverrideParseException as e:
-            raise ValueError(f"the override {text!r} cannot be read: write KEY=VALUE or KEY=VALUE,VALUE as in Hydra.") from e
-        if o.is_add() or o.is_delete() or o.is_force_add():
-            raise ValueError(f"the override {text!r} adds or deletes a key: saescale's keys are fixed. Write KEY=VALUE.")
-        if o.is_sweep_override():
-            values = tuple(o.sweep_iterator(transformer=Transformer.identity))
-        else:
-            values = (o.value(),)
+            if o.is_add() or o.is_delete() or o.is_force_add() or o.package is not None:
+                raise ValueError(f"the override {text!r} adds, deletes or moves a key: saescale's keys are fixed. "
+                                 "Write KEY=VALUE.")
+            values = tuple(o.sweep_iterator(transformer=Transformer.identity)) if o.is_sweep_override() else (o.value(),)
+        except HydraException as e:
+            raise ValueError(f"the override {text!r} cannot be read: write KEY=VALUE, KEY=VALUE,VALUE or "
+                             "KEY=range(FROM,TO).") from e
         parsed += _short_forms(str(o.key_or_group), tuple(_plain(v) for v in values))
     keys = [o.key for o in parsed]
     twice = {k for k in keys if keys.count(k) > 1}
@@ -182,22 +218,24 @@ def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
 def cells(sweep: Sweep) -> Iterator[Cell]:
     """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
     composed: dict[tuple, dict[str, Any]] = {}
+    known_groups = group_choices().keys()
     for grid, axes in sweep.grids.items():
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
-            groups = {**sweep.groups, **{k: v for k, v in varied.items() if k in group_choices()}}
+            groups = {**sweep.groups, **{k: v for k, v in varied.items() if k in known_groups}}
+            scalars = {k: v for k, v in varied.items() if k not in known_groups}
             key = tuple(sorted(groups.items()))
             if key not in composed:
                 composed[key] = _compose(groups)
-            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, varied))
+            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars))
 
 
-def _config(composed: dict[str, Any], sweep: Sweep, varied: Mapping[str, Any]) -> conf.Config:
+def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any]) -> conf.Config:
     """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
     tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in composed.items()}
     scalars = dict(sweep.shared)
     scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
-    scalars.update({k: v for k, v in varied.items() if k not in group_choices()})
+    scalars.update(cell)
     for key, value in scalars.items():
         *path, last = key.split(".")
         node: Any = tree

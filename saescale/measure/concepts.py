@@ -21,7 +21,9 @@ from torch import Tensor
 
 from saescale.measure.words import Words
 
-THETAS = (0.0, 0.25, 0.5)  # of the latent's maximum on the choosing half; 0 alone is unspecific in small dictionaries
+# Of the latent's maximum on the choosing half. 0 alone is unspecific in small dictionaries; without 0.75 most concepts
+# of the bundled model choose the last entry.
+THETAS = (0.0, 0.25, 0.5, 0.75)
 MIN_TOKENS = 2
 MIN_PER_HALF = 10
 BIN_DECADES = 0.25
@@ -75,13 +77,9 @@ def select_concepts(
     count = np.bincount(train.name, minlength=len(train.names))
     in_train = {name: i for i, name in enumerate(train.names)}
     to_train = np.array([in_train.get(name, -1) for name in scoring.names], dtype=np.int64)
-    in_a = np.bincount(scoring.name[half[scoring.last]], minlength=len(scoring.names))
-    in_b = np.bincount(scoring.name, minlength=len(scoring.names)) - in_a
     frequency = np.append(count, 0)[to_train] / max(train.n_stream, 1)  # -1, not in the training tokens, reads the 0
-    fit = (frequency >= limits[0]) & (frequency <= limits[1]) & (np.minimum(in_a, in_b) >= MIN_PER_HALF)
-    fit &= scoring.fewest_tokens >= MIN_TOKENS
+    fit = (frequency >= max(limits[0], 1e-300)) & (frequency <= limits[1]) & _scorable(scoring, half)
     fit[fit] &= train.fewest_tokens[to_train[fit]] >= MIN_TOKENS
-    fit &= np.array([sum(map(str.isalpha, name)) >= 2 for name in scoring.names], dtype=bool)
     kept = _spread(np.flatnonzero(fit), frequency, scoring.names, per_bin)
     if len(kept) < at_least:
         raise ValueError(
@@ -99,6 +97,14 @@ def select_concepts(
     concept_of = np.full(scoring.n_stream, -1, dtype=np.int32)
     concept_of[scoring.last] = concept_of_name[scoring.name]
     return concepts, concept_of
+
+
+def _scorable(scoring: Words, half: np.ndarray) -> np.ndarray:
+    """bool [name]: two letters, MIN_TOKENS in every spelling, MIN_PER_HALF occurrences in each half."""
+    in_a = np.bincount(scoring.name[half[scoring.last]], minlength=len(scoring.names))
+    in_b = np.bincount(scoring.name, minlength=len(scoring.names)) - in_a
+    letters = np.array([sum(map(str.isalpha, name)) for name in scoring.names], dtype=np.int64)
+    return (np.minimum(in_a, in_b) >= MIN_PER_HALF) & (scoring.fewest_tokens >= MIN_TOKENS) & (letters >= 2)
 
 
 def _spread(candidates: np.ndarray, frequency: np.ndarray, names: list[str], per_bin: int) -> np.ndarray:

@@ -35,10 +35,7 @@ class HeldOut:
 
     @cached_property
     def n_batches(self) -> int:
-        return self._batches_for(self.eval_block["n_tokens"])
-
-    def _batches_for(self, n_tokens: int) -> int:
-        return min(int(np.searchsorted(np.cumsum(self.tokens.batch_token_counts), n_tokens)) + 1, self.tokens.n_batches)
+        return self.tokens.batches_for(self.eval_block["n_tokens"])
 
     @cached_property
     def x(self) -> Tensor:
@@ -56,7 +53,7 @@ class HeldOut:
     @cached_property
     def ce_batches(self) -> list[tuple[Tensor, Tensor]]:
         """(token ids [sequence, n_ctx], kept positions) of the forward batches the language model is scored on."""
-        chosen = range(self._batches_for(self.eval_block["ce_tokens"]))
+        chosen = range(self.tokens.batches_for(self.eval_block["ce_tokens"]))
         return [(torch.from_numpy(np.array(self.tokens.batch(i))).long(), torch.from_numpy(self.tokens.kept(i))) for i in chosen]
 
     @cached_property

@@ -11,7 +11,7 @@ from saescale.activations.inputs import Inputs
 from saescale.measure import concepts, words
 from saescale.records.store import Store, read_json
 from saescale.sae import export
-from saescale.sae.model import SAE, InputSample, init
+from saescale.sae.model import SAE, init
 from saescale.sae.spec import SAESpec
 
 
@@ -22,7 +22,7 @@ def score_dictionaries(store: Store, content: dict[str, Any], progress: Callable
     sweep's dictionary sizes, so that every job picks the same concepts.
     """
     configs = [read_json(store.run_dir(d["run_id"]) / "config.json") for d in content["dictionaries"]]
-    inputs = Inputs(store, configs[0]["science"], configs[0]["execution"])
+    inputs = Inputs(store, configs[0]["science"], content["execution"])
     found, concept_of, half, n_batches = find_concepts(inputs, content)
     described, results = [], []
     for i, (wanted, config) in enumerate(zip(content["dictionaries"], configs, strict=True)):
@@ -48,7 +48,7 @@ def dictionary(inputs: Inputs, science: dict[str, Any], run_dir: Any, trained: b
     """The trained SAE with raw activations, or the one it started from with scaled ones: (sae, scale of its inputs)."""
     if trained:
         return export.load(run_dir), 1.0
-    return init(SAESpec.of(science), science["train"]["seed"], InputSample.of(inputs.sample)), inputs.scale
+    return init(SAESpec.of(science), science["train"]["seed"], inputs.sample), inputs.scale
 
 
 def find_concepts(inputs: Inputs, content: dict[str, Any]) -> tuple[list[dict], np.ndarray, np.ndarray, int]:
@@ -56,7 +56,7 @@ def find_concepts(inputs: Inputs, content: dict[str, Any]) -> tuple[list[dict], 
     from transformers import PreTrainedTokenizerFast
 
     split = inputs.corpus.train
-    n_batches = min(int(np.searchsorted(split.batch_token_counts.cumsum(), content["scoring_tokens"])) + 1, split.n_batches)
+    n_batches = split.batches_for(content["scoring_tokens"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{inputs.execution['lm_path']}/tokenizer.json")
     vocabulary = words.read_vocabulary(words.decoded_pieces(tokenizer), tokenizer.all_special_ids)
     everything, scored = split.flat(), split.flat(n_batches)

@@ -33,7 +33,7 @@ def process_start(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second when it ends between open and read
         if Path("/proc/self").exists():
             return None
     try:
@@ -59,6 +59,10 @@ def owner(path: Path) -> Owner | None:
     if found.host == socket.gethostname():
         return found if process_start(found.pid) == found.started else None
     return found if age < STALE_S else None
+
+
+class LostLock(ValueError):
+    """Another process took this lock over while its owner was silent."""
 
 
 class Lock:
@@ -87,11 +91,18 @@ class Lock:
             return holder
 
     def beat(self) -> None:
+        """Say that the owner lives. Raises LostLock when this process was silent so long that another took over."""
+        if not self._is_mine():
+            raise LostLock(f"{self.path} was taken over while this process was silent: stopping here. "
+                           "Whoever holds it goes on; launch again when it is done.")
         os.utime(self.path)
 
     def release(self) -> None:
+        if self._is_mine():
+            self.path.unlink(missing_ok=True)
+
+    def _is_mine(self) -> bool:
         try:
-            if json.loads(self.path.read_text()).get("token") == self.me.token:
-                self.path.unlink()
-        except (FileNotFoundError, ValueError):
-            pass
+            return json.loads(self.path.read_text())["token"] == self.me.token
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return False

@@ -34,12 +34,14 @@ def read_result(run_dir: Path, science: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     missing = [k for k in REQUIRED if not isinstance(result, dict) or k not in result]
     if missing:
-        raise Damaged(f"{run_dir / RESULT} is damaged: it lacks {', '.join(missing)}.")
+        raise Damaged(f"{run_dir / RESULT} is damaged: it lacks {', '.join(missing)}. Move it away and run the command again.")
     check_same_run(run_dir, science, result["science"], result["fingerprint"])
     return result
 
 
 def check_same_run(run_dir: Path, science: Mapping[str, Any], found: Mapping[str, Any], found_print: str) -> None:
+    if not isinstance(found, Mapping):
+        raise Damaged(f"{run_dir} is damaged: what should be a science block is {found!r:.60}. Move that directory away.")
     if identity.fingerprint(science) == found_print == identity.fingerprint(found):
         return
     keys = identity.differing_keys(science, found) or ["the recorded fingerprint does not belong to the recorded science"]
@@ -48,10 +50,16 @@ def check_same_run(run_dir: Path, science: Mapping[str, Any], found: Mapping[str
 
 
 def claim(run_dir: Path, science: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
-    """Write config.json for this run, or check that the directory already belongs to it."""
+    """Write config.json for this run; a directory that already belongs to it learns the new execution block.
+
+    Raises OtherRun when the directory belongs to another experiment, Damaged when its config.json is none.
+    """
     found = read_json(run_dir / CONFIG)
     if found is not None:
-        check_same_run(run_dir, science, found.get("science", {}), found.get("fingerprint", ""))
-        return
-    write_json(run_dir / CONFIG, {"schema": SCHEMA, "fingerprint": identity.fingerprint(science),
-                                  "science": identity.canonical(science), "execution": dict(execution)})
+        if not isinstance(found, dict):
+            raise Damaged(f"{run_dir / CONFIG} is damaged: it is no run's configuration. Move that directory away.")
+        check_same_run(run_dir, science, found.get("science"), found.get("fingerprint", ""))
+    wanted = {"schema": SCHEMA, "fingerprint": identity.fingerprint(science), "science": identity.canonical(science),
+              "execution": dict(execution)}
+    if found != wanted:
+        write_json(run_dir / CONFIG, wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ class Damaged(ValueError):
 def write_bytes(path: Path, data: bytes) -> None:
     """Atomic: write aside in the same folder, fsync, rename. A crash leaves the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # not mkstemp, whose files only the owner may read
     try:
-        with os.fdopen(handle, "wb") as f:
+        with aside.open("xb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
+    except BaseException as e:
+        aside.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.filename is None:  # a full disk does not say of which file
+            e.filename = str(path)
         raise
 
 
@@ -48,13 +51,17 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """One JSON line, flushed, so that a killed process keeps what it logged."""
-    with path.open("a") as f:
-        f.write(json.dumps(value, allow_nan=False) + "\n")
+    """One JSON line, flushed, so that a killed process keeps what it logged. Goes on after a torn line on a line of its own."""
+    line = json.dumps(value, allow_nan=False) + "\n"
+    with path.open("a+b") as f:
+        if f.tell():
+            f.seek(-1, os.SEEK_END)
+            line = line if f.read(1) == b"\n" else "\n" + line
+        f.write(line.encode())
 
 
 def read_lines(path: Path) -> list[Any]:
-    """The whole lines of a JSON-lines file; a torn last line, which a kill leaves, is dropped."""
+    """The whole lines of a JSON-lines file; a torn line, which a kill or a full disk leaves, is dropped."""
     if not path.exists():
         return []
     rows = []
@@ -62,7 +69,7 @@ def read_lines(path: Path) -> list[Any]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break
+            continue
     return rows
 
 

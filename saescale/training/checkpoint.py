@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,19 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`steps`: the step each member stands at; `states`: its tensors."""
+    """By member. `steps`: where it stands; `states`: its tensors; `seconds`: spent training it so far."""
 
     step: int
     steps: Mapping[str, int]
     states: Mapping[str, Mapping[str, Tensor]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> None:
     name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
     data = save({f"{member}/{k}": t.contiguous() for member, state in checkpoint.states.items() for k, t in state.items()})
     write_bytes(folder / f"{name}.safetensors", data)
-    write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
+    write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps), "seconds": dict(checkpoint.seconds),
                                          "sha256": hashlib.sha256(data).hexdigest()})
     if not is_end:
         _drop_older(folder)
@@ -62,6 +63,8 @@ def restore(folder: Path, trunk_id: str, forks: Mapping[str, int]) -> tuple[Chec
     checkpoint of another trunk.
     """
     notes: list[str] = []
+    for aside in folder.glob(".*"):  # written aside by a killed process; the trunk is locked, so nobody is writing
+        aside.unlink(missing_ok=True)
     for said in sorted(folder.glob("*.json"), key=lambda p: p.stem.split("-")[1], reverse=True):
         try:
             meta = read_json(said)
@@ -70,7 +73,7 @@ def restore(folder: Path, trunk_id: str, forks: Mapping[str, int]) -> tuple[Chec
             if not _reaches(meta, forks):
                 continue
             return _load(said.with_suffix(".safetensors"), meta), notes
-        except (Damaged, OSError, KeyError) as e:
+        except (Damaged, OSError, KeyError, TypeError) as e:
             notes.append(f"checkpoint {said.stem} of {trunk_id} is damaged and was passed over ({e})")
     return None, notes
 
@@ -88,4 +91,4 @@ def _load(path: Path, meta: Mapping[str, Any]) -> Checkpoint:
     for name, tensor in load(data).items():
         member, _, key = name.partition("/")
         states[member][key] = tensor
-    return Checkpoint(meta["step"], meta["members"], states)
+    return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}))

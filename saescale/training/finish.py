@@ -19,7 +19,6 @@ from saescale.measure.evaluate import HeldOut, evaluate
 from saescale.records import record
 from saescale.records.store import read_json, write_bytes, write_json
 from saescale.sae import export
-from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 from saescale.training.checkpoint import TRUNK
@@ -39,7 +38,7 @@ class Bench(Inputs):
 
 
 def fresh_trainable(science: dict[str, Any], bench: Bench) -> Trainable:
-    return Trainable.create(SAESpec.of(science), science["train"]["seed"], InputSample.of(bench.sample))
+    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample)
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
@@ -73,6 +72,7 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     record.write_result(run_dir, {
         "schema": record.SCHEMA, "run_id": run_id, "trunk_id": trunk.trunk_id, "science": science,
         "fingerprint": identity.fingerprint(science), "metrics": numbers, "n_tokens": n_tokens, "steps": member.step,
+        "wall_s": round(member.seconds, 3),
         "flops": {"flops_dense": flops.flops_dense(d_in, sae["n_latents"], n_tokens),
                   "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, numbers["l0"] or 0.0),
                   "flops_lm": flops.flops_lm_forward(bench.held_out.lm.n_parameters, n_tokens)},

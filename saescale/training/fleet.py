@@ -7,6 +7,7 @@ in a fleet is run i alone, bit for bit, and one member's failure touches no othe
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,15 +30,25 @@ class Member:
     step: int
     end: int
     is_trunk: bool
+    seconds: float = 0.0  # spent in training steps, the trunk's share included; for the record, never for a decision
 
-    def advance(self, block: Tensor, block_start: int, until: int) -> None:
-        """Train on the steps from self.step up to min(until, end); `block` holds the batches from step block_start on."""
+    def advance(self, block: Tensor, first_step: int, until: int) -> None:
+        """Train on the steps from self.step up to min(until, end); `block` holds the batches from step first_step on."""
         lr = self.schedule.trunk_lr if self.is_trunk else self.schedule.branch_lr
-        size = self.schedule.batch_tokens
+        size, begun = self.schedule.batch_tokens, time.perf_counter()
         while self.step < min(until, self.end):
-            row = (self.step - block_start) * size
+            row = (self.step - first_step) * size
             self.trainable.step(block[row:row + size], lr(self.step), self.schedule.sparsity_scale(self.step))
             self.step += 1
+        self.seconds += time.perf_counter() - begun
+
+    def block_stats(self) -> dict[str, float]:
+        """Averages over the block that ends here. A trunk that stops inside a block keeps them, for who goes on from there."""
+        kept = self.trainable.statistics.clone()
+        stats = self.trainable.read_stats()
+        if self.is_trunk and self.step % block_steps(self.schedule.batch_tokens):
+            self.trainable.statistics.copy_(kept)
+        return stats
 
 
 @dataclass
@@ -61,16 +72,16 @@ class Trunk:
             if name == TRUNK or name in self.runs:
                 trainable = fresh()
                 trainable.load_state_dict(checkpoint.states[name])
-                self.live[name] = self._member(name, trainable, step)
+                self.live[name] = self._member(name, trainable, step, checkpoint.seconds.get(name, 0.0))
         if TRUNK in self.live:
             self._fork(self.live[TRUNK])
         self._retire()
 
-    def _member(self, name: str, trainable: Trainable, step: int) -> Member:
+    def _member(self, name: str, trainable: Trainable, step: int, seconds: float = 0.0) -> Member:
         if name == TRUNK:
             longest = max(self.runs.values(), key=lambda s: s.fork_step)
-            return Member(trainable, longest, step, max(longest.fork_step, step), is_trunk=True)
-        return Member(trainable, self.runs[name], step, self.runs[name].steps, is_trunk=False)
+            return Member(trainable, longest, step, max(longest.fork_step, step), is_trunk=True, seconds=seconds)
+        return Member(trainable, self.runs[name], step, self.runs[name].steps, is_trunk=False, seconds=seconds)
 
     @property
     def position(self) -> int:
@@ -80,27 +91,26 @@ class Trunk:
     def checkpoint(self) -> Checkpoint:
         step = max(m.step for m in self.live.values())
         return Checkpoint(step, {k: m.step for k, m in self.live.items()},
-                          {k: m.trainable.state_dict() for k, m in self.live.items()})
+                          {k: m.trainable.state_dict() for k, m in self.live.items()},
+                          {k: m.seconds for k, m in self.live.items()})
 
-    def advance(self, block: Tensor, block_start: int, until: int) -> None:
+    def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train every live member up to step `until`; branches fork from the trunk on the way."""
         trunk = self.live.get(TRUNK)
         if trunk is not None:
             for fork in sorted({s.fork_step for s in self.runs.values() if trunk.step < s.fork_step <= until} | {until}):
-                trunk.advance(block, block_start, fork)
+                trunk.advance(block, first_step, fork)
                 self._fork(trunk)
         for member in self.live.values():
             if not member.is_trunk:
-                member.advance(block, block_start, until)
+                member.advance(block, first_step, until)
         self._retire()
 
     def _fork(self, trunk: Member) -> None:
         """Branches that leave at the trunk's present step."""
         for run_id, schedule in self.runs.items():
             if schedule.fork_step == trunk.step and run_id not in self.live:
-                trainable = trunk.trainable.clone()
-                trainable.read_stats()  # a branch's first row speaks of the branch only
-                self.live[run_id] = self._member(run_id, trainable, trunk.step)
+                self.live[run_id] = self._member(run_id, trunk.trainable.clone(), trunk.step, trunk.seconds)
 
     def _retire(self) -> None:
         """Move branches at their end to `finished`. The trunk stays until its end has been checkpointed."""
@@ -120,6 +130,11 @@ class Trunk:
 def block_steps(batch_tokens: int) -> int:
     """Steps per block: a fixed number of tokens, so that log points and checkpoints fall on the same steps for all runs."""
     return max(1, BLOCK_TOKENS // batch_tokens)
+
+
+def block_start(step: int, batch_tokens: int) -> int:
+    """First step of the block that ends at or after `step` (itself 1 or more)."""
+    return (step - 1) // block_steps(batch_tokens) * block_steps(batch_tokens)
 
 
 def not_finite(stats: Mapping[str, float]) -> str | None:

@@ -1,8 +1,9 @@
 """metrics.jsonl: the run's own record of its training, one line per log point.
 
-A trunk logs into its own folder; at its fork a branch takes over the rows so far and goes on in its run's folder. Rows
-hold only what training determines, so a row written before a kill and the same row made again after it are equal, and
-the second is not written.
+A row averages the block that ends at its step. A trunk logs whole blocks only, into its own folder; a branch takes over the
+rows up to its fork, and the trunk's share of the block it forked in, and goes on in its run's folder: the rows of a run do not
+depend on the runs it shares a trunk with. They hold only what training determines, so a row written before a kill and the same
+row made again after it are equal, and the second is not written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from saescale.flops import flops_dense
 from saescale.records import record
 from saescale.records.store import Store, append_line, read_lines, write_text
 from saescale.training.checkpoint import TRUNK
-from saescale.training.fleet import BLOCK_TOKENS, Member, Trunk
+from saescale.training.fleet import Member, Trunk, block_start, block_steps
 
 
 class MetricsLog:
@@ -28,10 +29,12 @@ class MetricsLog:
         return folder / record.METRICS
 
     def row(self, name: str, member: Member, stats: dict[str, float], every_tokens: int) -> None:
-        """Append this member's row when its block crossed a log point or ended it, and the row is not there yet."""
-        tokens = member.step * member.schedule.batch_tokens
-        crossed = tokens // every_tokens != max(tokens - BLOCK_TOKENS, 0) // every_tokens
-        if (crossed or member.step == member.end) and member.step not in self._steps(name):
+        """Append this member's row when its block crossed a log point or ended its run, and the row is not there yet."""
+        size = member.schedule.batch_tokens
+        tokens, before = member.step * size, block_start(member.step, size) * size
+        crossed = tokens // every_tokens != before // every_tokens
+        wanted = crossed and member.step % block_steps(size) == 0 if member.is_trunk else crossed or member.step == member.end
+        if wanted and member.step not in self._steps(name):
             append_line(self.path(name), self._row(member, tokens, stats))
             self._written[name].add(member.step)
 

@@ -19,9 +19,10 @@ import torch
 
 from saescale import identity
 from saescale.activations import tokens
-from saescale.activations.cache import SHARD_BATCHES, harvest
+from saescale.activations.cache import harvest
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
+from saescale.activations.shards import SHARD_BATCHES
 from saescale.measure.score import score_dictionaries
 from saescale.records import record
 from saescale.records.lock import Lock
@@ -111,7 +112,7 @@ def train_job(job: Job) -> int:
     configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
     trunks = open_trunks(job, configs)
     shared = next(iter(configs.values()))
-    bench = Bench(job.store, shared["science"], shared["execution"])
+    bench = Bench(job.store, shared["science"], job.content["execution"])
     locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks}
     try:
         trunks = [t for t in trunks if take(job, t, locks[t.trunk_id])]
@@ -200,7 +201,7 @@ def work_left(trunk: Trunk) -> float:
 def log_block(job: Job, trunk: Trunk, log: MetricsLog) -> None:
     """One metrics row per live member; a member whose numbers are not finite is marked failed and dropped."""
     for name, member in list(trunk.live.items()):
-        stats = member.trainable.read_stats()
+        stats = member.block_stats()
         if stats["n_steps"] == 0:
             continue
         bad = not_finite(stats)
@@ -223,7 +224,7 @@ def close_ends(job: Job, trunk: Trunk, bench: Bench) -> None:
         folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
         member = trunk.live[checkpoint.TRUNK]
         end = checkpoint.Checkpoint(member.step, {checkpoint.TRUNK: member.step},
-                                    {checkpoint.TRUNK: member.trainable.state_dict()})
+                                    {checkpoint.TRUNK: member.trainable.state_dict()}, {checkpoint.TRUNK: member.seconds})
         checkpoint.write(folder, trunk.trunk_id, end, is_end=True)
         trunk.live.pop(checkpoint.TRUNK)
         if trunk.live:

@@ -129,7 +129,7 @@ def few_are_enough(monkeypatch):
 @pytest.mark.usefixtures("few_are_enough")
 def test_f1_worked_by_hand():
     # Choosing half: latent 1 has maximum 8. theta 0 fires on tokens 0,1,2,3 (2 hits of 2: F1 = 4/6), theta .25 (> 2)
-    # on 0,1,2 (F1 = 4/5), theta .5 (> 4) on 0 only (F1 = 2/3). So theta .25, and threshold 2 on the other half,
+    # on 0,1,2 (F1 = 4/5), theta .5 (> 4) and .75 on 0 only (F1 = 2/3). So theta .25: threshold 2 on the other half,
     # whatever its maximum there: fires on 4 (hit), 5 (2.5, a hit) and 6 (100); occurrences 4, 5, 7: F1 = 2*2 / (3 + 3).
     latent = [8, 4, 2.5, 1, 3, 2.5, 100, 2]
     acts = np.stack([np.zeros(8), latent], axis=1)
@@ -153,7 +153,7 @@ def slow_scores(acts, half, concept_of):
     out = []
     for c in range(concept_of.max() + 1):
         is_c, best = concept_of == c, (-1.0,)
-        for theta in (0.0, 0.25, 0.5):
+        for theta in (0.0, 0.25, 0.5, 0.75):
             fires = acts > np.float32(theta) * acts[half].max(axis=0)
             for j in range(acts.shape[1]):
                 f1 = [2 * (fires[s, j] & is_c[s]).sum() / (fires[s, j].sum() + is_c[s].sum()) for s in (half, ~half)]

@@ -1,0 +1,77 @@
+"""From what a person said to what is hashed: the science block of a run, every rule resolved to a number."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from saescale.config import Config
+from saescale.flops import tokens_for
+
+
+class TooShort(ValueError):
+    """A horizon of less than one step."""
+
+
+def horizon_tokens(c: Config, d_in: int) -> int:
+    """Tokens of the run, a multiple of batch_tokens: as given, or solved from the budget and rounded to the nearest step.
+
+    Raises TooShort when that is less than one step.
+    """
+    wanted = c.train.n_tokens if c.train.n_tokens is not None else tokens_for(c.budget.flops or 0, d_in, c.sae.n_latents)
+    steps = round(wanted / c.train.batch_tokens)
+    if steps < 1:
+        raise TooShort(f"its horizon of {wanted:.3g} tokens is less than one step of train.batch_tokens="
+                       f"{c.train.batch_tokens}; raise budget.flops or lower train.batch_tokens")
+    return steps * c.train.batch_tokens
+
+
+def learning_rate(c: Config) -> float:
+    """lr(n) = train.lr * (lr_reference_latents / n_latents) ** lr_power; constant when no reference is given."""
+    if c.train.lr_reference_latents is None:
+        return c.train.lr
+    return float(f"{c.train.lr * (c.train.lr_reference_latents / c.sae.n_latents) ** c.train.lr_power:.6g}")
+
+
+def dead_after_tokens(c: Config) -> int:
+    """A latent silent for this many training tokens is dead (topk): default min(10M, 100 * n_latents / k)."""
+    if c.train.dead_after_tokens is not None:
+        return c.train.dead_after_tokens
+    return min(10_000_000, 100 * c.sae.n_latents // c.sae.k) if c.sae.k else 10_000_000
+
+
+def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, Any]:
+    """The hashed half of a run: everything that changes its numbers, nothing that does not.
+
+    `lm` gives revision, hook_name, d_in; `corpus` gives corpus_sha256 and tokenizer_sha256.
+    """
+    return {
+        "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype},
+        "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
+                 "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
+                 "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences, "max_train_tokens": c.data.max_train_tokens,
+                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
+        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, lm["d_in"])},
+        "train": {"n_tokens": horizon_tokens(c, lm["d_in"]), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
+                  "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
+                  "sparsity_warmup_tokens": sparsity_warmup_tokens(c), "dead_after_tokens": dead_after_tokens(c),
+                  "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
+                  "precision": "float32", "seed": c.seed},
+        "eval": dataclasses.asdict(c.eval),
+    }
+
+
+def sparsity_warmup_tokens(c: Config) -> int:
+    """0 for topk, whose sparsity has no coefficient to warm up: the setting must not tell two equal runs apart."""
+    return 0 if c.sae.kind == "topk" else c.train.sparsity_warmup_tokens
+
+
+def k_aux(c: Config, d_in: int) -> int | None:
+    """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); topk only."""
+    if c.sae.kind != "topk":
+        return None
+    if c.sae.k_aux is not None:
+        return c.sae.k_aux
+    return min(2 ** round(math.log2(max(d_in / 2, 1))), c.sae.n_latents)

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from saescale.campaign.plan import make_plan, save
+from saescale.campaign.sweep import load
+from saescale.records.store import Store
+from saescale.study import Study
+
+GRIDS = """\
+base: [data=text_files, train=small]
+set: {data.path: '{documents}', sae.k: 4, data.batch_sequences: 8, data.n_ctx: 64}
+grids:
+"""
+
+
+def planned(project, *overrides, name="tiny"):
+    return make_plan(load(name, overrides), Store(project.store))
+
+
+def test_tokens_meet_their_budget_within_one_percent(project):
+    plan = planned(project)
+    assert len(plan.runs) == 8
+    for r in plan.runs:
+        t = r.science["train"]["n_tokens"]
+        assert abs(12 * 128 * r.science["sae"]["n_latents"] * t / r.target_flops - 1) <= 0.01
+        assert t % 256 == 0 and r.steps == t // 256
+
+
+def test_a_point_that_misses_its_budget_is_excluded_with_its_error(project):
+    flops = 12 * 128 * 16 * 256 * 20.4  # 20 steps miss it by 2 %
+    plan = planned(project, f"budget.flops={flops},4e8")
+    assert "misses its budget by -2.0%" in next(e["reason"] for e in plan.excluded if e["cell"]["sae.n_latents"] == 16)
+
+
+@pytest.mark.parametrize(("flops", "reason"), [
+    ("4e9", "one epoch has 0.11M"), ("5e7", "steps, fewer than budget.min_steps=10"), ("10", "less than one step")])
+def test_a_point_that_cannot_be_trained_is_excluded_with_the_reason(project, flops, reason):
+    plan = planned(project, f"budget.flops={flops},4e8", "sae.n_latents=16", "seed=0")
+    assert [e["cell"]["budget.flops"] for e in plan.excluded] == [float(flops)]
+    assert reason in plan.excluded[0]["reason"] and len(plan.runs) == 1
+
+
+def test_a_run_shorter_than_its_warmups_is_excluded(project):
+    with pytest.raises(ValueError, match="less than budget.min_warmups=5 times the warm-up of 12800"):
+        planned(project, "train.lr_warmup_tokens=12800")
+
+
+def test_an_emptied_grid_is_refused_with_the_first_reason(project):
+    with pytest.raises(ValueError, match="grid 'isoflop' of sweep 'tiny' has no point that can be trained: all 4 are excluded"):
+        planned(project, "budget.flops=10")
+
+
+def test_ids_and_plan_hash_do_not_depend_on_the_order_of_the_grid(project):
+    text = (project.root / "sweeps/tiny.yaml").read_text()
+    for there, turned in (("[16, 32]", "[32, 16]"), ("[4.0e8, 8.0e8]", "[8.0e8, 4.0e8]"), ("seed: [0, 1]", "seed: [1, 0]")):
+        text = text.replace(there, turned)
+    project.sweep("turned", text)
+    a, b = planned(project, "budget.min_steps=40"), planned(project, "budget.min_steps=40", name="turned")
+    assert {r.run_id for r in a.runs} == {r.run_id for r in b.runs} and [r.run_id for r in a.runs] != [r.run_id for r in b.runs]
+    assert a.excluded and a.plan_hash == b.plan_hash
+
+
+def test_ids_do_not_depend_on_where_the_folders_are(project, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(project.documents)
+    a, b = planned(project, "seed=0"), planned(project, "seed=0", f"data.path={elsewhere}", "cluster.threads=2")
+    assert [r.run_id for r in a.runs] == [r.run_id for r in b.runs]
+
+
+def test_another_document_gives_other_runs(project, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for f in project.documents.iterdir():
+        (copy / f.name).write_text(f.read_text())
+    (copy / "more.txt").write_text("one more document " * 50)
+    a, b = planned(project, "seed=0"), planned(project, "seed=0", f"data.path={copy}")
+    assert not {r.run_id for r in a.runs} & {r.run_id for r in b.runs}
+
+
+def test_the_same_run_in_two_grids_is_one_run(project):
+    project.sweep("two", GRIDS + "  a: {sae.n_latents: [16, 32], train.n_tokens: 51200}\n"
+                                 "  b: {sae.n_latents: 16, train.n_tokens: 51200}\n")
+    plan = planned(project, name="two")
+    assert [(r.science["sae"]["n_latents"], r.grids) for r in plan.runs] == [(16, ("a", "b")), (32, ("a",))]
+
+
+def test_budgets_of_one_size_and_seed_share_a_trunk(project):
+    plan = planned(project)
+    assert len({r.trunk_id for r in plan.runs}) == 4
+    assert len({(r.science["sae"]["n_latents"], r.science["train"]["seed"]) for r in plan.runs}) == 4
+
+
+def test_the_plan_file_is_the_same_every_time(project):
+    store = Store(project.store)
+    first = save(planned(project), store).read_bytes()
+    assert save(planned(project), store).read_bytes() == first
+    said = json.loads(first)
+    assert said["sweep"] == "tiny" and len(said["runs"]) == 8 and said["runs"][0]["science"]["lm"]["d_in"] == 128
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["lm=/no/such/folder"], "does not exist"), (["lm=folder"], "lm.path is missing"),
+    (["data.path=/no"], "is not a folder"),
+    (["data.n_ctx=4096"], "exceeds the 256 positions"), (["lm.hook_name=blocks.9.hook_resid_post"], "layers 0 to"),
+    (["data.batch_sequences=100000"], "less than one forward batch")])
+def test_what_cannot_be_looked_up_is_refused_in_one_sentence(project, overrides, said):
+    with pytest.raises(ValueError) as e:
+        planned(project, *overrides)
+    assert said in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_folder_that_is_no_language_model_is_refused_with_what_it_lacks(project, tmp_path):
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"lacks tokenizer.json, \*.safetensors"):
+        planned(project, f"lm={tmp_path / 'lm'}")
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "fit"])
+def test_planning_status_and_fitting_import_no_torch(project, verb):
+    planned(project)
+    save(planned(project), Store(project.store))
+    if verb == "fit":
+        Study.of("tiny", [], project.store).collect()
+    code = (f"import sys; sys.argv = ['saescale', {verb!r}, 'tiny']\nfrom saescale import cli\n"
+            "try: cli.main()\nexcept SystemExit: pass\n"
+            "print('LOADED', [m for m in ('torch', 'transformers', 'transformer_lens') if m in sys.modules])")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "LOADED []" in said.stdout, said.stdout + said.stderr

@@ -1,0 +1,47 @@
+import pytest
+
+from saescale.campaign import price
+from saescale.campaign.plan import PlannedRun
+from saescale.training.schedule import Schedule
+
+
+def run(steps, trunk="t", seed=0, cache="c", kind="topk", decay=0.2):
+    science = {"lm": {"d_in": 10}, "data": {"held_out_fraction": 0.2, "activation_dtype": "bfloat16"},
+               "sae": {"n_latents": 100, "kind": kind},
+               "train": {"n_tokens": steps * 8, "batch_tokens": 8, "lr": 1.0, "lr_warmup_tokens": 0, "lr_decay_fraction": decay,
+                         "sparsity_warmup_tokens": 0, "seed": seed}}
+    return PlannedRun(f"{trunk}-{steps}", trunk, ("g",), None, science, {"cache_key": cache})
+
+
+def test_one_run_costs_its_own_steps():
+    assert price.trunk_steps([run(100)]) == 100
+
+
+def test_branches_share_their_trunk_up_to_their_forks():
+    # forks at 80, 160, 400: a trunk of 400 steps, and tails of 20, 40 and 100
+    assert price.trunk_steps([run(100), run(200), run(500)]) == 400 + 20 + 40 + 100
+
+
+def test_runs_without_decay_cost_only_the_longest():
+    assert price.trunk_steps([run(100, decay=0.0), run(200, decay=0.0)]) == 200
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 124, 993, 7947])
+def test_the_priced_fork_is_the_fork_of_training(steps):
+    assert price.fork_step(run(steps)) == Schedule.of(run(steps).science["train"]).fork_step
+
+
+def test_trunks_are_not_shared_across_ids():
+    found = price.price([run(100), run(200), run(100, trunk="u")])
+    assert (found.tokens, found.tokens_alone) == ((160 + 20 + 40 + 100) * 8, 400 * 8)
+    assert found.flops == 12 * 10 * 100 * 400 * 8
+    assert found.seconds < found.seconds_alone
+
+
+def test_activations_are_counted_once_per_cache():
+    # 8,000 train tokens and a fifth held out are 10,000 rows of 10 bfloat16
+    assert price.activations_gb([run(100), run(200), run(100, cache="d")], 8000) == pytest.approx(2 * 10_000 * 10 * 2 / 1e9)
+
+
+def test_nothing_to_run_costs_nothing():
+    assert price.price([]).seconds == 0 and price.activations_gb([], 8000) == 0

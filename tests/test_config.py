@@ -1,0 +1,183 @@
+import copy
+import dataclasses
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saescale import config as conf
+from saescale import science as sci
+from saescale.identity import fingerprint
+
+GIVEN = {
+    "lm": {"path": None, "hook_name": "blocks.1.hook_resid_post", "dtype": "float32"},
+    "data": {"corpus": "python_stdlib", "path": None, "held_out_fraction": 0.1, "n_ctx": 128, "batch_sequences": 32,
+             "max_train_tokens": None, "activation_dtype": "bfloat16"},
+    "sae": {"kind": "topk", "n_latents": 1024, "k": 16, "sparsity_coeff": None, "aux_coeff": 0.03, "k_aux": None},
+    "train": {"n_tokens": 10240, "batch_tokens": 256, "lr": 5e-3, "lr_reference_latents": None, "lr_power": 0.5,
+              "lr_warmup_tokens": 512, "lr_decay_fraction": 0.2, "sparsity_warmup_tokens": 0, "dead_after_tokens": None,
+              "grad_clip": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "eval": {"n_tokens": 1024, "ce_tokens": 256},
+    "budget": {"flops": None, "tolerance": 0.01, "min_steps": 10, "min_warmups": 5},
+    "cluster": {"kind": "local", "workers": 2, "threads": 1, "checkpoint_s": 20, "log_every_tokens": 16384},
+    "track": {"kind": "off"},
+    "seed": 0,
+    "data_seed": 0,
+}
+LM = {"revision": "a", "hook_name": "blocks.1.hook_resid_post", "d_in": 128}
+CORPUS = {"corpus_sha256": "b", "tokenizer_sha256": "c"}
+# Another allowed value for every key a person may set.
+SCIENCE_KEYS = {
+    "lm.dtype": "bfloat16", "data.corpus": "text_files", "data.held_out_fraction": 0.2, "data.n_ctx": 64,
+    "data.batch_sequences": 16, "data.activation_dtype": "float32", "data.max_train_tokens": 9,
+    "sae.n_latents": 512, "sae.k": 8, "sae.aux_coeff": 0.0,
+    "sae.k_aux": 32, "train.n_tokens": 20480, "train.batch_tokens": 128, "train.lr": 1e-3, "train.lr_warmup_tokens": 256,
+    "train.lr_decay_fraction": 0.1, "train.dead_after_tokens": 99, "train.grad_clip": 2.0,
+    "train.beta1": 0.8, "train.beta2": 0.99, "train.eps": 1e-6, "eval.n_tokens": 2048, "eval.ce_tokens": 128, "seed": 1,
+    "data_seed": 1,
+}
+EXECUTION_KEYS = {
+    "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
+    "cluster.checkpoint_s": 1.0, "cluster.log_every_tokens": 1, "budget.tolerance": 0.5, "budget.min_steps": 1,
+    "budget.min_warmups": 0,
+}
+
+
+def put(changes):
+    tree = copy.deepcopy(GIVEN)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return tree
+
+
+def science(changes):
+    return sci.science_block(conf.from_mapping(put(changes)), LM, CORPUS)
+
+
+def refused(changes):
+    with pytest.raises(ValueError) as e:
+        conf.from_mapping(put(changes))
+    text = str(e.value)
+    assert "\n" not in text
+    return text
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.sampled_from(sorted(SCIENCE_KEYS)), st.sets(st.sampled_from(sorted(EXECUTION_KEYS))))
+def test_every_science_key_changes_the_identity_and_no_execution_key_does(key, execution):
+    elsewhere = {k: EXECUTION_KEYS[k] for k in execution}
+    assert fingerprint(science(elsewhere)) == fingerprint(science({}))
+    assert fingerprint(science({**elsewhere, key: SCIENCE_KEYS[key]})) != fingerprint(science({}))
+
+
+def test_the_two_lists_above_name_every_setting():
+    leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
+              if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
+    elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
+                 "track.kind"}
+    assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one():
+    assert "sae.n_latnts is not a known setting. Did you mean sae.n_latents?" in refused({"sae.n_latnts": 3})
+    assert "did you mean" not in refused({"qqq": 3}).lower()
+
+
+def test_a_missing_key_is_refused_by_name():
+    tree = copy.deepcopy(GIVEN)
+    del tree["train"]["lr"]
+    with pytest.raises(ValueError, match=r"train\.lr is missing"):
+        conf.from_mapping(tree)
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("sae.n_latents", "many", "a whole number"), ("sae.n_latents", 3.5, "a whole number"),
+    ("sae.n_latents", None, "a whole number"),
+    ("seed", True, "a whole number"), ("train.lr", "fast", "a number"), ("train.lr", False, "a number"), ("lm.dtype", 16, "text"),
+    ("sae.k", [1], "a whole number or null"), ("sae", 3, "not a group of settings")])
+def test_a_wrong_type_is_refused_with_the_right_one(key, value, said):
+    text = refused({key: value})
+    assert key in text and said in text
+
+
+def test_a_whole_float_is_a_whole_number():
+    assert conf.from_mapping(put({"train.n_tokens": 1.024e4})).train.n_tokens == 10240
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("sae.n_latents", 0), ("train.batch_tokens", 0), ("data.n_ctx", 1), ("train.lr", 0.0), ("train.lr", -1.0), ("train.eps", 0),
+    ("train.beta1", 1.0), ("train.lr_decay_fraction", 1.0), ("data.held_out_fraction", -0.1), ("seed", -1), ("seed", 2**63),
+    ("cluster.workers", 0), ("train.n_tokens", 0), ("train.lr_reference_latents", 0), ("train.lr_reference_latents", -4),
+    ("train.dead_after_tokens", 0), ("data.max_train_tokens", 0), ("sae.k_aux", 0), ("sae.k_aux", 1025),
+    ("sae.k", 0), ("sae.k", None)])
+def test_a_value_out_of_range_is_refused_by_name(key, value):
+    assert re.match(rf"{re.escape(key)}={re.escape(str(value))}\b", refused({key: value}))
+
+
+def test_a_negative_budget_is_refused():
+    assert refused({"train.n_tokens": None, "budget.flops": -1e9}).startswith("budget.flops=-1000000000.0 is out of range")
+
+
+@pytest.mark.parametrize(("key", "value", "choice"), [
+    ("sae.kind", "gated", "relu_l1, topk"), ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
+    ("cluster.kind", "slurm", "inprocess, local"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
+def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
+    assert choice in refused({key: value})
+
+
+def test_k_above_n_latents_is_refused_with_what_k_means():
+    assert refused({"sae.k": 1025}) == ("sae.k=1025 exceeds sae.n_latents=1024: k counts the latents kept per token. "
+                                        "Choose k <= 1024.")
+    assert conf.from_mapping(put({"sae.k": 1024})).sae.k == 1024
+
+
+@pytest.mark.parametrize("changes", [{"sae.kind": "relu_l1", "sae.k": 16, "sae.sparsity_coeff": 5.0},
+                                     {"sae.sparsity_coeff": 5.0}])
+def test_a_sparsity_setting_the_kind_does_not_read_is_refused(changes):
+    assert "is of no use to" in refused(changes)
+
+
+def test_two_horizons_are_refused():
+    assert "two horizons given: train.n_tokens=10240 and budget.flops=1e+09" in refused({"budget.flops": 1e9})
+
+
+def test_no_horizon_is_refused():
+    assert "no horizon given" in refused({"train.n_tokens": None})
+
+
+def test_tokens_are_solved_from_the_budget_to_whole_steps():
+    c = conf.from_mapping(put({"train.n_tokens": None, "budget.flops": 12 * 128 * 1024 * 256 * 40.4}))
+    assert sci.horizon_tokens(c, 128) == 40 * 256
+
+
+def test_a_budget_below_half_a_step_is_too_short():
+    c = conf.from_mapping(put({"train.n_tokens": None, "budget.flops": 12 * 128 * 1024 * 256 * 0.49}))
+    with pytest.raises(sci.TooShort, match="less than one step"):
+        sci.horizon_tokens(c, 128)
+
+
+def test_the_learning_rate_falls_with_the_root_of_the_size():
+    c = conf.from_mapping(put({"train.lr_reference_latents": 4096}))
+    assert sci.learning_rate(c) == pytest.approx(5e-3 * 2)
+
+
+@pytest.mark.parametrize(("d_in", "expected"), [(128, 64), (64, 32), (100, 64), (768, 512), (1000, 512), (4096, 1024)])
+def test_k_aux_is_the_power_of_two_nearest_half_the_width(d_in, expected):
+    assert sci.k_aux(conf.from_mapping(GIVEN), d_in) == expected  # 1024: capped by n_latents
+
+
+def test_dead_after_is_a_hundred_times_the_mean_gap_between_firings():
+    assert sci.dead_after_tokens(conf.from_mapping(GIVEN)) == 100 * 1024 // 16
+    assert sci.dead_after_tokens(conf.from_mapping(put({"sae.n_latents": 10**8}))) == 10_000_000
+
+
+def test_the_sparsity_warm_up_is_part_of_relu_l1_and_not_of_topk():
+    relu = {"sae.kind": "relu_l1", "sae.k": None, "sae.sparsity_coeff": 5.0}
+    warm = {"train.sparsity_warmup_tokens": 256}
+    assert fingerprint(science({**relu, **warm})) != fingerprint(science(relu))
+    assert fingerprint(science(warm)) == fingerprint(science({}))
