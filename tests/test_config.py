@@ -79,7 +79,7 @@ def test_the_two_lists_above_name_every_setting():
     leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
-                 "track.kind"}
+                 "track.kind", "train.sparsity_warmup_tokens"}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
 

@@ -36,8 +36,8 @@ def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> 
     name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
     data = save({f"{member}/{k}": t.contiguous() for member, state in checkpoint.states.items() for k, t in state.items()})
     write_bytes(folder / f"{name}.safetensors", data)
-    write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps), "seconds": dict(checkpoint.seconds),
-                                         "sha256": hashlib.sha256(data).hexdigest()})
+    write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
+                                         "seconds": dict(checkpoint.seconds), "sha256": hashlib.sha256(data).hexdigest()})
     if not is_end:
         _drop_older(folder)
 
