@@ -21,7 +21,17 @@ def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, flo
             continue
         value = law[value_name]
         rows.append((words, value["estimate"], value["lo"], value["hi"], _note(law_name, law, budgets)))
-    return rows
+    return rows + _presence_rows(fits.get("presence"))
+
+
+def _presence_rows(presence: dict | None) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """How the frequency at which half of the concepts have a latent falls with alive latents; no row without concepts."""
+    if presence is None:
+        return []
+    joint = presence["joint"]["trained"]
+    lo, hi = joint.get("q_interval") or (None, None)
+    note = f"{presence['n_concepts']} words at F1 >= {presence['tau']:g}; read beside the untrained control"
+    return [("concept frequency f50 ~ n_alive^-q: q", joint.get("q"), lo, hi, joint.get("reason") or note)]
 
 
 def _why_absent(law_name: str, bracketed: int, budgets: str) -> str:

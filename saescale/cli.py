@@ -50,7 +50,7 @@ def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     from saescale import screen
     from saescale.campaign.status import states
 
-    planned, at = _plan(sweep, overrides, store)
+    planned, at = _plan(sweep, overrides, store, save_it=False)
     found = states(planned.runs, at)
     _print_json(screen.states_json(found)) if json else screen.show_states(planned, found, _again(sweep, overrides, store))
     kinds = {s.state for s in found.values()}
@@ -150,15 +150,17 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     screen.say(f"report: {page}", f"saescale plan {_again('demo', ['sae=relu_l1'], store)}")
 
 
-def _plan(sweep: str, overrides: list[str] | None, root: Path) -> tuple[Any, Any]:
+def _plan(sweep: str, overrides: list[str] | None, root: Path, save_it: bool = True) -> tuple[Any, Any]:
     from saescale.campaign.plan import make_plan, save
     from saescale.campaign.sweep import load
     from saescale.records.store import Store
 
     store = Store(root.absolute())
-    store.require_writable()
+    if save_it:
+        store.require_writable()
     planned = make_plan(load(sweep, overrides or []), store)
-    save(planned, store)
+    if save_it:
+        save(planned, store)
     return planned, store
 
 
@@ -176,13 +178,20 @@ def _print_json(value: Any) -> None:
 
 
 def main() -> None:
-    """Errors of the user are one sentence and exit code 2."""
+    """Errors of the user are one sentence and exit code 2; work that was begun and stopped, exit code 3."""
     try:
         app()
     except (ValueError, OSError) as e:
         text = f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else str(e)
         print(f"saescale: {text}", file=sys.stderr)
         sys.exit(2)
+    except Exception as e:
+        from saescale.campaign.local import Stopped
+
+        if not isinstance(e, Stopped):
+            raise
+        print(f"saescale: {e}", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -139,8 +139,9 @@ def show_outcome(outcome: Outcome, again: str) -> None:
     for run_id, s in outcome.states.items():
         if s.state == "failed":
             console.print(f"[red]failed[/] {run_id}: {escape(s.reason)}", soft_wrap=True)
-    following = {0: f"saescale collect {again}", 3: f"saescale status {again}", 4: f"saescale status {again}"}
-    say(line, following[outcome.exit_code])
+    following = {0: "collect", 3: "launch" if outcome.messages else "status", 4: "status"}[outcome.exit_code]
+    failed = any(s.state == "failed" for s in outcome.states.values()) and not outcome.messages
+    say(line, f"saescale launch --retry {again}" if failed else f"saescale {following} {again}")
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
@@ -169,15 +170,17 @@ def show_states(plan: Plan, found: Mapping[str, RunState], again: str) -> None:
         f"saescale {'collect' if complete else 'launch'} {again}")
 
 
-def show_laws(rows: Sequence[tuple[str, float, float, float, str]], following: str | None) -> None:
-    """The table of exponents with their 95 % intervals."""
+def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None) -> None:
+    """The table of exponents with their 95 % intervals, and what to know of them, each thing once."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, side in (("law", "left"), ("estimate", "right"), ("95 % interval", "right"), ("", "left")):
-        table.add_column(name, justify=side)
-    for name, value, low, high, note in rows:
+    for name, side in (("law", "left"), ("estimate", "right"), ("95 % interval", "right")):
+        table.add_column(name, justify=side, no_wrap=True)
+    for name, value, low, high, _ in rows:
         shown = "-" if value is None else f"{value:.3f}"
         span = "-" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
-        table.add_row(escape(name), shown, escape(span), f"[dim]{escape(note or '')}[/]")
+        table.add_row(escape(name), shown, escape(span))
     console.print(table)
+    for note in dict.fromkeys(part for row in rows for part in (row[4] or "").split("; ") if part):
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
     if following:
         say("", following)

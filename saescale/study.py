@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from saescale.records.store import Store, read_json, write_json
 class Study:
     """One sweep's folder in the store and the plan it was launched with."""
 
-    name: str
+    again: str
     folder: Path
     root: Path
     plan: dict[str, Any]
@@ -23,11 +24,12 @@ class Study:
     @classmethod
     def of(cls, sweep: str, overrides: Sequence[str], root: Path) -> Study:
         name = load(sweep, overrides).folder_name
+        again = shlex.join([sweep, *overrides])
         folder = Store(root.absolute()).sweep_dir(name)
         plan = read_json(folder / "plan.json")
         if plan is None:
-            raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {sweep}` first.")
-        return cls(sweep, folder, root.absolute(), plan)
+            raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {again}` first.")
+        return cls(again, folder, root.absolute(), plan)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -43,7 +45,7 @@ class Study:
         from analysis.table import read_table
 
         if not self.path("table.csv").exists():
-            raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.name}` first.")
+            raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.again}` first.")
         return read_table(self.path("table.csv"))
 
     def concepts(self) -> dict[str, Any] | None:
@@ -63,7 +65,7 @@ class Study:
     def fits(self) -> dict[str, Any]:
         found = read_json(self.path("fits.json"))
         if found is None:
-            raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.name}` first.")
+            raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.again}` first.")
         return found
 
     def exponents(self, fits: dict[str, Any]) -> list[tuple]:
@@ -88,5 +90,5 @@ class Study:
 
         drawn = read_json(self.path("report/figures/figures.json"))
         if drawn is None:
-            raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.name}` first.")
+            raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.again}` first.")
         return write_report(self.folder, self.plan, self.table(), self.fits(), drawn)

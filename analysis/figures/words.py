@@ -33,7 +33,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "concept_presence": (
         "How rare a concept can be and still have a latent",
         "Share of concepts with a latent of their own (held-out F1 above the threshold) against the concept's frequency,"
-        " one curve per dictionary size; left trained, middle untrained dictionaries as the null, right both against"
-        " frequency times alive latents. Only what trained dictionaries do beyond the untrained ones was learned.",
+        " one curve per dictionary size; points are equal-count bins with 95 % Wilson intervals, a ring is the 50 %"
+        " frequency with its bootstrap interval over concepts, > and ≤ mark bounds at the edge of the sampled"
+        " frequencies. Left trained, middle untrained dictionaries as the null, right both against frequency times alive"
+        " latents. Only what trained dictionaries do beyond the untrained ones was learned.",
     ),
 }

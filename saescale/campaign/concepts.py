@@ -24,13 +24,13 @@ def score(plan: Plan, store: Store, progress: local.Progress) -> Path:
     missing = [r.run_id for r in runs if state(r, store).state != "done"]
     if missing:
         raise ValueError(f"{len(missing)} dictionaries of grid {wanted['grid']!r} are not trained yet, the first {missing[0]}. "
-                         f"Run `saescale launch {plan.sweep.name}` first.")
+                         "Run `saescale launch` on the sweep first.")
     path = store.sweep_dir(plan.sweep.folder_name) / CONCEPTS
     jobs = _jobs(runs, store, plan, int(wanted["scoring_tokens"]))
     run = local.run_in_process if plan.cluster.kind == "inprocess" else local.run_pool
     problems = run([j for j in jobs if not (j / CONCEPTS).exists()], plan.cluster.workers, "concepts", progress)
     if problems:
-        raise ValueError(" ".join(problems))
+        raise local.Stopped(" ".join(problems))
     write_json(path, _together([read_json(j / CONCEPTS) for j in jobs]))
     return path
 

@@ -83,7 +83,10 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
     append_line(log, {"time": time.time(), "user": getpass.getuser(), "stage": stage, "plan_hash": plan.plan_hash,
                       "cluster": plan.cluster.kind, "jobs": [j.name for j in jobs]})
     run = local.run_in_process if plan.cluster.kind == "inprocess" else local.run_pool
-    return run(jobs, plan.cluster.workers, stage, progress)
+    try:
+        return run(jobs, plan.cluster.workers, stage, progress)
+    except KeyboardInterrupt:
+        raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
 def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:

@@ -20,6 +20,10 @@ POLL_S = 0.25
 ASKED_TO_STOP = 4
 
 
+class Stopped(Exception):
+    """Work that was begun and did not end: nothing is lost, and the same command goes on from there."""
+
+
 class Progress(Protocol):
     """What the terminal shows while jobs run: the share done of a stage, and a note."""
 
