@@ -104,7 +104,7 @@ STORY = ("Once upon a time, there was a little girl named Lily. She loved to pla
          "dog. The dog was very happy and wanted to play with her.")
 
 
-@pytest.mark.skipif("SAESCALE_DATA" not in os.environ, reason="SAESCALE_DATA names no folder with other language models")
+@pytest.mark.skipif(not os.environ.get("SAESCALE_DATA"), reason="SAESCALE_DATA names no folder with other language models")
 def test_another_model_folder_gives_the_hidden_states_of_plain_transformers():
     folder = LMFolder(Path(os.environ["SAESCALE_DATA"]) / OTHER)
     lm = LanguageModel(folder.path, folder.hook(None))
