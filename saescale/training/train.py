@@ -182,7 +182,7 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
             close_ends(job, trunk, bench)
             job.done += before - work_left(trunk)
             locks[trunk.trunk_id].beat()
-            job.show(f"{len(live)} trunks, at {min(start + steps, trunk.science['train']['n_tokens']) * size / 1e6:.2f}M tokens")
+            job.show(f"{len(live)} trunks, at {(start + steps) * size / 1e6:.2f}M tokens")
         live = [t for t in live if t.live]
         if time.monotonic() - last_saved > job.content["execution"]["checkpoint_s"]:
             save_all(job, live)

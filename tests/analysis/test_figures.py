@@ -74,13 +74,16 @@ def test_a_sweep_without_results_still_draws(make_plan, tmp_path, name):
     from analysis.table import build_table
 
     df = build_table(make_plan()[0], tmp_path)
-    figures.draw(name, df, fit_sweep(df, draws=100)).savefig(io.BytesIO(), format="svg")
+    figures.draw(name, df, fit_sweep(df, draws=100)).savefig(svg := io.BytesIO(), format="svg")
+    assert svg.getvalue().rstrip().endswith(b"</svg>")
 
 
 @pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
 def test_two_budgets_draw_without_a_law(make_table, sweep_of, name):
     df = make_table(sweep_of(budgets=(2.5e10, 1e11), seeds=1))
-    figures.draw(name, df, fit_sweep(df, draws=100)).savefig(io.BytesIO(), format="svg")
+    figure = figures.draw(name, df, fit_sweep(df, draws=100))
+    figure.savefig(io.BytesIO(), format="svg")
+    assert any(len(line.get_xdata()) for axes in figure.axes for line in axes.lines)
 
 
 def test_l0_gets_a_panel_only_where_it_differs(study):
