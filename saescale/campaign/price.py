@@ -41,17 +41,21 @@ def step_seconds(science: Any) -> float:
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def sharing(runs: Sequence[PlannedRun]) -> str:
     """One line: which runs share a trunk, and why the others train alone."""
     groups = list(by_trunk(runs).values())
     together = [g for g in groups if len(g) > 1 and any(fork_step(r) for r in g)]
     only = sum(len(g) == 1 for g in groups)
     decaying = sum(len(g) for g in groups if len(g) > 1 and not any(fork_step(r) for r in g))
-    parts = [f"{sum(map(len, together))} runs share {len(together)} trunks"] if together else []
-    reasons = [f"{only} have the only horizon of their trunk"] if only else []
-    reasons += [f"{decaying} decay from their first step (train.lr_decay_fraction)"] if decaying else []
+    parts = [f"{sum(map(len, together))} runs share {counted(len(together), 'trunk')}"] if together else []
+    reasons = [f"{only} with the only horizon of their trunk"] if only else []
+    reasons += [f"{decaying} that decay from their first step (train.lr_decay_fraction)"] if decaying else []
     if reasons:
-        parts.append(f"{only + decaying} train alone: {', '.join(reasons)}")
+        parts.append(f"alone: {', '.join(reasons)}")
     return "; ".join(parts)
 
 
