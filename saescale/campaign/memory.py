@@ -128,11 +128,11 @@ def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
 def describe(fleet: Sequence[PlannedRun]) -> str:
     trunks = list(price.by_trunk(fleet).values())
     largest = max(r.science["sae"]["n_latents"] for r in fleet)
-    return (f"{price.counted(len(trunks), 'trunk')} with {sum(map(live_members, trunks))} live members up to n_latents={largest}, "
-            f"{worker_bytes(trunks) / 1e9:.2f} GB")
+    return (f"{price.counted(len(trunks), 'trunk')} with {sum(map(live_members, trunks))} live members up to "
+            f"n_latents={largest}, {worker_bytes(trunks) / 1e9:.2f} GB")
 
 
 def summary(packed: Trunks, cluster: ClusterConfig) -> str:
     """One line for the plan."""
-    return (f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; {price.counted(len(packed), 'fleet')}, "
-            f"the biggest {describe(max(packed, key=fleet_bytes))}")
+    return (f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; "
+            f"{price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}")
