@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saescale.sources import ActivationsConfig
+
 KINDS = ("relu_l1", "topk")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
@@ -89,9 +91,12 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
+    """`memory_gb`: what all workers together may use (null: what the machine has free)."""
+
     kind: str
     workers: int
     threads: int
+    memory_gb: float | None
     checkpoint_s: float
     log_every_tokens: int
 
@@ -105,6 +110,7 @@ class TrackConfig:
 class Config:
     lm: LMConfig
     data: DataConfig
+    activations: ActivationsConfig
     sae: SAEConfig
     train: TrainConfig
     eval: EvalConfig
@@ -143,7 +149,7 @@ def _check_ranges(c: Config) -> None:
     at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
                     "eval.ce_tokens", "cluster.workers", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux",
                     "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens")
-    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops")
+    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb")
     not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
                     "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
     fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")
@@ -198,6 +204,8 @@ def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     values = {}
     for name, kind in hints.items():
         if name not in given:
+            if hasattr(cls, name):  # the dataclass has a default
+                continue
             raise ValueError(f"{prefix}{name} is missing. Set it in conf/ or as an override.")
         values[name] = _typed(kind, given[name], f"{prefix}{name}")
     return cls(**values)

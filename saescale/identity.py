@@ -106,8 +106,10 @@ def trunk_id(science: Mapping[str, Any]) -> str:
     return f"{head}-{_hashed(science, HORIZON_KEYS)[:10]}"
 
 
-def hook_label(hook_name: str) -> str:
-    """`blocks.1.hook_resid_post` -> `L1`, `blocks.1.hook_mlp_out` -> `L1mlp_out`: a label, never parsed."""
+def hook_label(hook_name: str | None) -> str:
+    """`blocks.1.hook_resid_post` -> `L1`, `blocks.1.hook_mlp_out` -> `L1mlp_out`, no hook -> `synthetic`: never parsed."""
+    if hook_name is None:
+        return "synthetic"
     parts = hook_name.split(".")
     site = parts[-1].removeprefix("hook_")
     layer = f"L{parts[1]}" if len(parts) == 3 else ""

@@ -47,19 +47,34 @@ def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -
 
     `lm` gives revision, hook_name, d_in; `corpus` gives corpus_sha256 and tokenizer_sha256.
     """
-    return {
+    return _block(c, {
         "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype},
         "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
                  "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
                  "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences, "max_train_tokens": c.data.max_train_tokens,
                  "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
-        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, lm["d_in"])},
-        "train": {"n_tokens": horizon_tokens(c, lm["d_in"]), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
+    }, dataclasses.asdict(c.eval))
+
+
+def synthetic_science_block(c: Config) -> dict[str, Any]:
+    """The same for activations=synthetic: no language model and no text, whose settings stay out of the identity."""
+    return _block(c, {
+        "lm": {"revision": None, "hook_name": None, "d_in": c.activations.d_in, "dtype": None},
+        "data": {"activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
+        "activations": c.activations.block(),
+    }, {"n_tokens": c.eval.n_tokens, "ce_tokens": None})
+
+
+def _block(c: Config, inputs: dict[str, Any], held_out: dict[str, Any]) -> dict[str, Any]:
+    d_in = inputs["lm"]["d_in"]
+    return inputs | {
+        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, d_in)},
+        "train": {"n_tokens": horizon_tokens(c, d_in), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
                   "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
                   "sparsity_warmup_tokens": sparsity_warmup_tokens(c), "dead_after_tokens": dead_after_tokens(c),
                   "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
                   "precision": "float32", "seed": c.seed},
-        "eval": dataclasses.asdict(c.eval),
+        "eval": held_out,
     }
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,24 @@ def test_status_counts_and_tells_by_its_exit_code(saescale, project):
     write_json(folder / "status.json", {"state": "running", "tokens": 128, "n_tokens": 512})
     code, out, _ = saescale("status", "tiny")
     assert code == 3 and f"stopped  {run.run_id} 25%" in out and "tiny: 1 stopped, 7 new" in out
+
+
+def test_plan_says_who_shares_a_trunk_and_what_memory_training_needs(saescale):
+    _, out, _ = saescale("plan", "tiny", "cluster.memory_gb=7")
+    assert "8 runs share 4 trunks\n" in out and "of 7.0 GB; 1 fleet, the biggest 4 trunks with" in out
+    _, out, _ = saescale("plan", "tiny", "cluster.memory_gb=7", "--json")
+    said = json.loads(out)
+    assert said["memory"]["available_gb"] == 7 and said["memory"]["needed_gb"] > 0.5 and said["sharing"].startswith("8 runs")
+
+
+@pytest.mark.parametrize(("override", "disk", "said"), [
+    ("cluster.memory_gb=0.1", 1e12, "training needs about"), ("seed=0", 1e6, "GB of disk and"),
+    ("cluster.memory_gb=0", 1e12, "cluster.memory_gb=0.0 is out of range")])
+def test_what_cannot_fit_into_memory_or_disk_is_refused_before_anything(saescale, project, monkeypatch, override, disk, said):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
+    code, _, err = saescale("launch", "tiny", override)
+    assert code == 2 and said in err and err.count("\n") == 1
+    assert not (project.store / "by-id").exists() and not (project.store / "jobs").exists()
 
 
 def test_a_sweep_with_overrides_keeps_apart_from_the_plain_one(saescale, project):

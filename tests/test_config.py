@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 
 from saescale import config as conf
 from saescale import science as sci
-from saescale.identity import fingerprint
+from saescale.identity import fingerprint, run_id
 
 GIVEN = {
     "lm": {"path": None, "hook_name": "blocks.1.hook_resid_post", "dtype": "float32"},
     "data": {"corpus": "python_stdlib", "path": None, "held_out_fraction": 0.1, "n_ctx": 128, "batch_sequences": 32,
              "max_train_tokens": None, "activation_dtype": "bfloat16"},
+    "activations": {"source": "cache"},
     "sae": {"kind": "topk", "n_latents": 1024, "k": 16, "sparsity_coeff": None, "aux_coeff": 0.03, "k_aux": None},
     "train": {"n_tokens": 10240, "batch_tokens": 256, "lr": 5e-3, "lr_reference_latents": None, "lr_power": 0.5,
               "lr_warmup_tokens": 512, "lr_decay_fraction": 0.2, "sparsity_warmup_tokens": 0, "dead_after_tokens": None,
               "grad_clip": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
     "eval": {"n_tokens": 1024, "ce_tokens": 256},
     "budget": {"flops": None, "tolerance": 0.01, "min_steps": 10, "min_warmups": 5},
-    "cluster": {"kind": "local", "workers": 2, "threads": 1, "checkpoint_s": 20, "log_every_tokens": 16384},
+    "cluster": {"kind": "local", "workers": 2, "threads": 1, "memory_gb": None, "checkpoint_s": 20, "log_every_tokens": 16384},
     "track": {"kind": "off"},
     "seed": 0,
     "data_seed": 0,
@@ -39,9 +40,19 @@ SCIENCE_KEYS = {
 }
 EXECUTION_KEYS = {
     "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
-    "cluster.checkpoint_s": 1.0, "cluster.log_every_tokens": 1, "budget.tolerance": 0.5, "budget.min_steps": 1,
-    "budget.min_warmups": 0,
+    "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
+    "budget.tolerance": 0.5, "budget.min_steps": 1,
+    "budget.min_warmups": 0, "activations.source": "live",
 }
+
+
+# Another allowed value for every setting of activations=synthetic.
+SYNTHETIC = {"seed": 1, "n_tokens": 9000, "n_features": 99, "d_in": 32, "zipf_exponent": 0.9, "mean_l0": 3.0, "max_rate": 0.5,
+             "magnitude_low": 0.1, "magnitude_high": 3.0, "hierarchy_roots": 4, "hierarchy_branching": 3,
+             "manifold_fraction": 0.5, "noise": 0.1}
+DRAWN = {"source": "synthetic", "seed": 0, "n_tokens": 4096, "n_features": 64, "d_in": 16, "zipf_exponent": 1.1, "mean_l0": 4.0,
+         "max_rate": 0.7, "magnitude_low": 0.5, "magnitude_high": 1.5, "hierarchy_roots": 0, "hierarchy_branching": 4,
+         "manifold_fraction": 0.0, "noise": 0.0}
 
 
 def put(changes):
@@ -75,11 +86,39 @@ def test_every_science_key_changes_the_identity_and_no_execution_key_does(key, e
     assert fingerprint(science({**elsewhere, key: SCIENCE_KEYS[key]})) != fingerprint(science({}))
 
 
+def synthetic_science(changes, **more):
+    return sci.synthetic_science_block(conf.from_mapping(put({"activations": {**DRAWN, **changes}, **more})))
+
+
+@pytest.mark.parametrize("key", SYNTHETIC)
+def test_every_synthetic_setting_changes_the_identity(key):
+    assert fingerprint(synthetic_science({key: SYNTHETIC[key]})) != fingerprint(synthetic_science({}))
+
+
+def test_a_synthetic_run_knows_no_language_model_and_no_text():
+    found = synthetic_science({}, **{"lm.dtype": "bfloat16", "data.n_ctx": 64, "eval.ce_tokens": 9})
+    assert fingerprint(found) == fingerprint(synthetic_science({}))
+    assert found["lm"] == {"revision": None, "hook_name": None, "d_in": 16, "dtype": None}
+    assert run_id(found).startswith("synthetic-topk-n1024-k16-")
+
+
+@pytest.mark.parametrize(("key", "value"), [("n_features", 0), ("mean_l0", 0), ("max_rate", 1.0), ("noise", -1), ("n_tokens", 0),
+                                            ("mean_l0", 60.0), ("magnitude_low", 2.0), ("manifold_fraction", 1.5)])
+def test_a_synthetic_setting_out_of_range_is_refused_by_name(key, value):
+    assert f"activations.{key}={value}" in refused({"activations": {**DRAWN, key: value}})
+
+
+def test_synthetic_settings_are_refused_where_they_mean_nothing_and_asked_for_where_they_are_missing():
+    assert "only activations=synthetic reads it" in refused({"activations": {"source": "live", "noise": 0.1}})
+    assert "activations.noise is missing" in refused({"activations": {k: v for k, v in DRAWN.items() if k != "noise"}})
+    assert "cache, live, synthetic" in refused({"activations.source": "disk"})
+
+
 def test_the_two_lists_above_name_every_setting():
     leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
-                 "track.kind", "train.sparsity_warmup_tokens"}
+                 "track.kind", "train.sparsity_warmup_tokens"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
 

@@ -8,7 +8,8 @@ other is harvested again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from torch import Tensor
 from saescale.activations.live import LiveSource
 from saescale.activations.shards import SHARD_BATCHES, has_its_length, shards
 from saescale.activations.tokens import TokenSplit
+from saescale.records.lock import Lock
 from saescale.records.store import Damaged, read_json, write_bytes, write_json
 
+CLAIMS = "claims"  # folder of the locks of shards being harvested
+CLAIM_POLL_S = 0.2
 SCALE_BATCHES = 64  # forward batches behind the one input scalar and the sample for the pre-bias
 
 
@@ -37,6 +41,35 @@ def harvest(folder: Path, split: str, source: LiveSource, wanted: list[int]) -> 
         data = b"".join(parts)
         write_bytes(folder / f"{split}-{shard:05d}.bin", data)
         write_json(folder / f"{split}-{shard:05d}.json", {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+
+
+def harvest_together(folder: Path, sources: Mapping[str, LiveSource],
+                     wanted: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str]]:
+    """Harvest the shards `wanted` beside other processes that may want the same: each shard is made by whoever claims it.
+
+    Yields (activations done, note) after each forward batch. A shard another process holds is come back to: it is there then, or
+    its owner is gone and this process makes it.
+    """
+    waiting = list(wanted)
+    while waiting:
+        left = []
+        for split, shard in waiting:
+            path = folder / f"{split}-{shard:05d}.bin"
+            claim = Lock(folder / CLAIMS / path.stem)
+            if not has_its_length(path) and claim.acquire() is not None:
+                left.append((split, shard))
+                continue
+            try:  # looked at again: it may have been finished just before the claim
+                rows = iter(()) if has_its_length(path) else harvest(folder, split, sources[split], [shard])
+                for n_rows in rows:
+                    claim.beat()
+                    yield n_rows, f"{split} shard {shard}"
+            finally:
+                claim.release()
+        if len(left) == len(waiting):
+            yield 0, f"waiting for {len(left)} shards that another launch harvests"
+            time.sleep(CLAIM_POLL_S)
+        waiting = left
 
 
 class CacheSource:

@@ -1,4 +1,8 @@
-"""What a job reads: corpus, harvested activations, stream and language model of one science block, each opened when asked for."""
+"""What a job reads of one science block, each part opened when asked for: corpus, activations, stream, language model.
+
+Activations have three sources with one interface (activations/live.py: Source). `cache` reads what was harvested, `live` runs
+the language model here; both give the same bits. `synthetic` draws, and has neither corpus nor language model.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,13 @@ from typing import Any
 
 from saescale.activations import tokens
 from saescale.activations.cache import CacheSource, input_scale, sample
+from saescale.activations.live import LiveSource, Source
 from saescale.activations.lm import LanguageModel
 from saescale.activations.stream import Stream
+from saescale.activations.synthetic import SyntheticSource
 from saescale.records.store import Store, read_json, write_json
 from saescale.sae.model import InputSample
+from saescale.sources import is_synthetic
 
 PRE_BIAS_TOKENS = 32768
 
@@ -27,12 +34,16 @@ class Inputs:
     def corpus(self) -> tokens.Corpus:
         return tokens.read(self.store.corpus_dir(self.execution["corpus_key"]))
 
-    def source(self, split: str) -> CacheSource:
+    def source(self, split: str) -> Source:
+        if is_synthetic(self.science):
+            return SyntheticSource(self.science, split)
+        if self.execution.get("source") == "live":
+            return LiveSource(self.lm, getattr(self.corpus, split), self.science["data"]["activation_dtype"])
         folder = self.store.activations_dir(self.execution["cache_key"])
         return CacheSource(folder, split, getattr(self.corpus, split), self.science["data"])
 
     @cached_property
-    def train_source(self) -> CacheSource:
+    def train_source(self) -> Source:
         return self.source("train")
 
     @cached_property
@@ -55,5 +66,7 @@ class Inputs:
         return Stream(self.train_source, self.science["data"]["data_seed"], self.scale)
 
     @cached_property
-    def lm(self) -> LanguageModel:
+    def lm(self) -> LanguageModel | None:
+        if is_synthetic(self.science):
+            return None
         return LanguageModel(Path(self.execution["lm_path"]), self.science["lm"]["hook_name"], self.science["lm"]["dtype"])

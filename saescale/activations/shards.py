@@ -13,13 +13,15 @@ from typing import Any
 from saescale.activations.tokens import TokenSplit
 from saescale.identity import digest
 from saescale.records.store import Damaged, read_json
+from saescale.sources import is_synthetic
 
 SHARD_BATCHES = 16
 
 
 def cache_spec(science: Mapping[str, Any]) -> dict[str, Any]:
     """What the harvested numbers depend on: the key's content."""
-    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k != "data_seed"}}
+    drawn = {"activations": science["activations"]} if is_synthetic(science) else {}
+    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k != "data_seed"}} | drawn
 
 
 def cache_key(science: Mapping[str, Any]) -> str:
@@ -29,6 +31,11 @@ def cache_key(science: Mapping[str, Any]) -> str:
 def shards(tokens: TokenSplit) -> list[range]:
     """The forward batches of each shard."""
     return [range(i, min(i + SHARD_BATCHES, tokens.n_batches)) for i in range(0, tokens.n_batches, SHARD_BATCHES)]
+
+
+def shard_tokens(tokens: TokenSplit, shard: int) -> int:
+    """Activations of one shard."""
+    return int(tokens.batch_token_counts[shard * SHARD_BATCHES:(shard + 1) * SHARD_BATCHES].sum())
 
 
 def missing_shards(folder: Path, split: str, tokens: TokenSplit, n_tokens: int | None = None) -> list[int]:

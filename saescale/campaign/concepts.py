@@ -10,6 +10,7 @@ from saescale.campaign.launch import make_job
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.status import state
 from saescale.records.store import Store, read_json, write_json
+from saescale.sources import is_synthetic
 
 CONCEPTS = "concepts.json"
 
@@ -21,6 +22,9 @@ def score(plan: Plan, store: Store, progress: local.Progress) -> Path:
         raise ValueError(f"sweep {plan.sweep.name!r} names no concepts: add `concepts: {{grid: NAME, scoring_tokens: N}}` "
                          "to its file.")
     runs = [r for r in plan.runs if wanted["grid"] in r.grids]
+    if is_synthetic(runs[0].science):
+        raise ValueError(f"sweep {plan.sweep.name!r} trains on synthetic activations, which have no words to score: "
+                         "read n_features_present in its table instead.")
     missing = [r.run_id for r in runs if state(r, store).state != "done"]
     if missing:
         raise ValueError(f"{len(missing)} dictionaries of grid {wanted['grid']!r} are not trained yet, the first {missing[0]}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from saescale.activations import tokens
-from saescale.activations.shards import missing_shards
-from saescale.campaign import local, price
+from saescale.activations.shards import missing_shards, shard_tokens
+from saescale.campaign import local, memory, price
+from saescale.campaign.fleets import fleets, grouped
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, state, states
 from saescale.identity import digest
@@ -49,12 +51,15 @@ def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = Fal
     todo = [r for r in plan.runs if before[r.run_id].state in wanted]
     if not todo:
         return Outcome(0, before)
+    packed = fleets(todo, plan.cluster)
+    memory.refuse_too_large(packed, plan.cluster)
+    refuse_full_disk(todo, store)
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
     messages = _run(plan, store, harvest_jobs(todo, store, plan.cluster.workers), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(todo, store, plan.cluster.workers), "train", progress)
+        messages = _run(plan, store, training_jobs(packed, store), "train", progress)
     after = {r.run_id: state(r, store) for r in plan.runs}
     return Outcome(len(todo), after, tuple(messages))
 
@@ -92,46 +97,40 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
 def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:
     """One job per worker for each activation cache that lacks shards."""
     jobs = []
-    for key, group in _grouped(runs, lambda r: r.execution["cache_key"]).items():
-        run = group[0]
-        corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
-        folder = store.activations_dir(key)
-        held_out_tokens = max(max(r.science["eval"].values()) for r in group)
-        todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
-        todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
+    for run, todo, _ in missing(runs, store):
         for rank in range(min(workers, len(todo))):
             jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
                                      "execution": dict(run.execution)}))
     return jobs
 
 
-def fleet_key(run: PlannedRun) -> str:
-    """Runs with one key read the same activation batches and the same held-out set, so they may train side by side."""
-    s = run.science
-    return digest({"lm": s["lm"], "data": s["data"], "eval": s["eval"], "batch_tokens": s["train"]["batch_tokens"]})[:10]
+def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, list[list], int]]:
+    """(a run, the shards it lacks as [split, number], their bytes) of every activation cache these runs read."""
+    found = []
+    for key, group in grouped([r for r in runs if price.is_cached(r)], lambda r: r.execution["cache_key"]).items():
+        run = group[0]
+        corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
+        folder = store.activations_dir(key)
+        held_out_tokens = max(max(r.science["eval"].values()) for r in group)
+        todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
+        todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
+        n_tokens = sum(shard_tokens(getattr(corpus, split), i) for split, i in todo)
+        found.append((run, todo, n_tokens * run.science["lm"]["d_in"]
+                      * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]))
+    return found
 
 
-def training_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:
-    """Fleets: trunks that read the same stream, dealt over the workers, the longest first to the least loaded."""
-    jobs = []
-    for group in _grouped(runs, fleet_key).values():
-        trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
-        bins: list[list[PlannedRun]] = [[] for _ in range(min(workers, len(trunks)))]
-        load = [0.0] * len(bins)
-        for trunk in trunks:
-            least = load.index(min(load))
-            bins[least] += trunk
-            load[least] += price.trunk_seconds(trunk)
-        jobs += [make_job(store, {"stage": "train", "runs": [r.run_id for r in b], "execution": dict(b[0].execution)})
-                 for b in bins]
-    return jobs
+def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
+    needed, free = sum(size for _, _, size in missing(runs, store)), shutil.disk_usage(store.root).free
+    if needed > free:
+        raise ValueError(f"the harvest needs {needed / 1e9:.3g} GB of disk and {store.root} has {free / 1e9:.3g} GB free. "
+                         "Make room, lower data.max_train_tokens, give another --store, or use activations=live. "
+                         "Nothing was started.")
 
 
-def _grouped(runs: Sequence[PlannedRun], key: Any) -> dict[str, list[PlannedRun]]:
-    groups: dict[str, list[PlannedRun]] = {}
-    for r in runs:
-        groups.setdefault(key(r), []).append(r)
-    return groups
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store) -> list[Path]:
+    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution)})
+            for fleet in packed]
 
 
 def make_job(store: Store, content: dict[str, Any]) -> Path:

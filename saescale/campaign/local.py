@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -35,9 +36,7 @@ class Worker:
 
     def __init__(self, job: Path, threads: int) -> None:
         self.job = job
-        attempts = job / "attempts"
-        self.attempt = attempts / str(len(list(attempts.glob("*"))) if attempts.exists() else 0)
-        self.attempt.mkdir(parents=True)
+        self.attempt = _new_attempt(job / "attempts")
         (job / "status.json").unlink(missing_ok=True)
         env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
                "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -73,6 +72,18 @@ class Worker:
         said = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
         return f"job {self.job.name} {how}: {said}"
+
+
+def _new_attempt(attempts: Path) -> Path:
+    """The next attempts/<k>/; another launch of the same job at the same time gets another."""
+    attempts.mkdir(parents=True, exist_ok=True)
+    for k in itertools.count(len(list(attempts.glob("*")))):
+        try:
+            (attempts / str(k)).mkdir()
+        except FileExistsError:
+            continue
+        return attempts / str(k)
+    raise AssertionError
 
 
 def is_orphan(pid: int) -> bool:

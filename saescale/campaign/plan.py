@@ -15,7 +15,8 @@ from saescale.activations.shards import cache_key
 from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, write_json
-from saescale.science import TooShort, science_block
+from saescale.science import TooShort, science_block, synthetic_science_block
+from saescale.sources import is_synthetic
 
 SCHEMA = 1
 
@@ -83,6 +84,8 @@ class Facts:
         return (c.data.corpus, c.data.path, self.lm(c).path, c.data.n_ctx)
 
     def science(self, c: conf.Config) -> dict[str, Any]:
+        if c.activations.is_synthetic:
+            return synthetic_science_block(c)
         lm = self.lm(c)
         key = self._key(c)
         if key not in self._documents:
@@ -91,6 +94,8 @@ class Facts:
 
     def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
         """Activations in one epoch; tokenises the corpus into the store the first time."""
+        if is_synthetic(science):
+            return science["activations"]["n_tokens"]
         key = tokens.corpus_key(science["data"])
         if key not in self._train_tokens:
             documents = self._documents[self._key(c)][0]
@@ -116,7 +121,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         if reason:
             excluded.append({"grid": cell.grid, "cell": dict(cell.varied), "reason": reason})
             continue
-        run = _planned(cell, science, facts.lm(cell.config))
+        run = _planned(cell, science, None if is_synthetic(science) else facts.lm(cell.config))
         known = runs.get(run.run_id)
         runs[run.run_id] = run if known is None else _in_both(known, run)
     _require_every_grid(sweep, runs.values(), excluded)
@@ -133,9 +138,10 @@ def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list
             raise ValueError(f"grid {grid!r} of sweep {sweep.name!r} has no point that can be trained: {why}.")
 
 
-def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder) -> PlannedRun:
+def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> PlannedRun:
     c = cell.config
-    execution = {"lm_path": str(lm.path), "cache_key": cache_key(science), "corpus_key": tokens.corpus_key(science["data"]),
+    execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
+                 "corpus_key": lm and tokens.corpus_key(science["data"]),
                  "threads": c.cluster.threads, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
     return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops,

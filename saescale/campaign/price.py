@@ -41,6 +41,24 @@ def step_seconds(science: Any) -> float:
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def sharing(runs: Sequence[PlannedRun]) -> str:
+    """One line: which runs share a trunk, and why the others train alone."""
+    groups = list(by_trunk(runs).values())
+    together = [g for g in groups if len(g) > 1 and any(fork_step(r) for r in g)]
+    only = sum(len(g) == 1 for g in groups)
+    decaying = sum(len(g) for g in groups if len(g) > 1 and not any(fork_step(r) for r in g))
+    parts = [f"{sum(map(len, together))} runs share {counted(len(together), 'trunk')}"] if together else []
+    reasons = [f"{only} with the only horizon of their trunk"] if only else []
+    reasons += [f"{decaying} that decay from their first step (train.lr_decay_fraction)"] if decaying else []
+    if reasons:
+        parts.append(f"alone: {', '.join(reasons)}")
+    return "; ".join(parts)
+
+
 def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
     groups: dict[str, list[PlannedRun]] = {}
     for r in runs:
@@ -53,10 +71,17 @@ def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
 
 
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
-    """Disk of the harvested activations, one cache per LM, hook and corpus of `runs`; the held-out split included."""
-    caches = {r.execution["cache_key"]: r.science for r in runs}
+    """Disk of the harvested activations, one cache per LM, hook and corpus of `runs`; the held-out split included.
+
+    Live and synthetic activations are never kept.
+    """
+    caches = {r.execution["cache_key"]: r.science for r in runs if is_cached(r)}
     return sum(n_train_tokens / (1 - s["data"]["held_out_fraction"]) * s["lm"]["d_in"]
                * ACTIVATION_BYTES[s["data"]["activation_dtype"]] for s in caches.values()) / 1e9
+
+
+def is_cached(run: PlannedRun) -> bool:
+    return run.execution.get("source", "cache") == "cache"
 
 
 def price(runs: Sequence[PlannedRun]) -> Price:

@@ -11,6 +11,7 @@ from typing import Any
 
 from saescale import config as conf
 from saescale.identity import canonical, digest
+from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
@@ -37,6 +38,8 @@ class Override:
 
     @property
     def is_execution(self) -> bool:
+        if self.key == "activations":
+            return set(self.values) <= set(EXECUTION_SOURCES)
         return self.key.split(".")[0] in EXECUTION_GROUPS
 
 

@@ -18,18 +18,19 @@ from saescale.measure import metrics
 from saescale.sae.model import SAE
 
 CHUNK = 2048
+LM_METRICS = ("ce_clean", "ce_with_sae", "ce_zero_ablated", "delta_ce", "ce_recovered")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out set at mean square norm d_in, and the language model's losses around it.
+    """The held-out set at mean square norm d_in, and the language model's losses around it (None: synthetic, no losses).
 
     `eval_block`: n_tokens (rounded up to whole forward batches) and ce_tokens of it for the language model.
     """
 
     tokens: TokenSplit
     source: Source
-    lm: LanguageModel
+    lm: LanguageModel | None
     scale: float
     eval_block: dict[str, int]
 
@@ -113,12 +114,15 @@ def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Tens
     }
     numbers = {k: r.value for k, r in found.items()} | {f"{k}_se": r.se for k, r in found.items()}
     numbers |= {"variance": float(spread.mean() / x.shape[1]), "n_held_out_tokens": len(x),
-                "n_documents": len(documents.unique()), "n_ce_tokens": len(held_out.ce_documents)}
+                "n_documents": len(documents.unique()), "n_ce_tokens": len(held_out.ce_documents) if held_out.lm else 0}
     return {k: v if math.isfinite(v) else None for k, v in numbers.items()}, first
 
 
 def _language_model(sae: SAE, held_out: HeldOut) -> dict[str, metrics.Ratio]:
     """Losses in nats per token with the activations as they are, replaced by the reconstruction, and zeroed."""
+    if held_out.lm is None:
+        return dict.fromkeys(LM_METRICS, metrics.Ratio(math.nan, math.nan))
+
     def reconstruct(rows: Tensor) -> Tensor:
         return sae.reconstruct(rows * held_out.scale) / held_out.scale
 

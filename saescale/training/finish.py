@@ -16,11 +16,13 @@ import saescale
 from saescale import flops, identity
 from saescale.activations.inputs import Inputs
 from saescale.measure.evaluate import HeldOut, evaluate
+from saescale.measure.recovery import recovery
 from saescale.records import record
 from saescale.records.store import read_json, write_bytes, write_json
 from saescale.sae import export
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
+from saescale.sources import is_synthetic
 from saescale.training.checkpoint import TRUNK
 from saescale.training.fleet import Trunk
 
@@ -34,7 +36,9 @@ class Bench(Inputs):
 
     @cached_property
     def held_out(self) -> HeldOut:
-        return HeldOut(self.corpus.held_out, self.source("held_out"), self.lm, self.scale, self.science["eval"])
+        source = self.source("held_out")
+        tokens = source if is_synthetic(self.science) else self.corpus.held_out
+        return HeldOut(tokens, source, self.lm, self.scale, self.science["eval"])
 
 
 def fresh_trainable(science: dict[str, Any], bench: Bench) -> Trainable:
@@ -63,8 +67,10 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
     numbers, first = evaluate(member.trainable.sae, bench.held_out)
+    if is_synthetic(science):
+        numbers |= recovery(member.trainable.sae, science)
     export.save(member.trainable.sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
-                "model_name": science["lm"]["revision"][:12], "context_size": science["data"]["n_ctx"]})
+                "model_name": (science["lm"]["revision"] or "synthetic")[:12], "context_size": science["data"].get("n_ctx")})
     buffer = io.BytesIO()
     np.save(buffer, first.numpy(), allow_pickle=False)
     write_bytes(run_dir / record.FIRST_FIRED, buffer.getvalue())
@@ -75,7 +81,7 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
         "wall_s": round(member.seconds, 3),
         "flops": {"flops_dense": flops.flops_dense(d_in, sae["n_latents"], n_tokens),
                   "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, numbers["l0"] or 0.0),
-                  "flops_lm": flops.flops_lm_forward(bench.held_out.lm.n_parameters, n_tokens)},
+                  "flops_lm": bench.lm and flops.flops_lm_forward(bench.lm.n_parameters, n_tokens)},
         "environment": environment(), "finished": time.time()})
     write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
                                          "tokens": n_tokens, "n_tokens": n_tokens})

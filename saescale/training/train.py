@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import torch
 
 from saescale import identity
 from saescale.activations import tokens
-from saescale.activations.cache import harvest
+from saescale.activations.cache import harvest_together
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
-from saescale.activations.shards import SHARD_BATCHES
+from saescale.activations.shards import shard_tokens
 from saescale.measure.score import score_dictionaries
 from saescale.records import record
 from saescale.records.lock import Lock
@@ -95,12 +96,12 @@ def harvest_job(job: Job) -> int:
     folder = job.store.activations_dir(execution["cache_key"])
     dtype = science["data"]["activation_dtype"]
     sources = {split: LiveSource(lm, getattr(corpus, split), dtype) for split in tokens.SPLITS}
-    shards = [sources[split].counts[i * SHARD_BATCHES:(i + 1) * SHARD_BATCHES] for split, i in job.content["shards"]]
-    job.total = float(sum(counts.sum() for counts in shards))
-    for split, shard in job.content["shards"]:
-        for written in harvest(folder, split, sources[split], [shard]):
+    wanted = [(split, shard) for split, shard in job.content["shards"]]
+    job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
+    with closing(harvest_together(folder, sources, wanted)) as rows:
+        for written, note in rows:
             job.done += written
-            job.show(f"{split} shard {shard}")
+            job.show(note)
             if job.asked_to_stop():
                 return ASKED_TO_STOP
     job.show(every_s=0)

@@ -1,4 +1,6 @@
+import json
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from saescale.activations.live import LiveSource
 from saescale.activations.shards import missing_shards
 from saescale.activations.stream import Stream
 from saescale.activations.tokens import TokenSplit
+from saescale.records.lock import Lock
 from saescale.records.store import Damaged
 
 
@@ -132,6 +135,37 @@ def test_an_interrupted_harvest_goes_on_with_each_shard_done_exactly_once(tmp_pa
     assert (tmp_path / "train-00000.bin").stat().st_mtime_ns == written
     assert missing_shards(tmp_path, "train", split) == []
     assert torch.equal(cached(tmp_path, split, data).batch(7), LiveSource(lm, split, "bfloat16").batch(7))
+
+
+def test_a_shard_that_another_process_harvests_is_waited_for_and_not_made_again(tmp_path, split, lm, monkeypatch):
+    monkeypatch.setattr(cache, "CLAIM_POLL_S", 0)
+    live, other = Counted(lm, split, "bfloat16"), Lock(tmp_path / "claims" / "train-00001")
+    assert other.acquire() is None
+    rows = cache.harvest_together(tmp_path, {"train": live}, [("train", i) for i in range(3)])
+    notes = [next(rows)[1] for _ in range(7)]
+    assert live.seen == [0, 1, 2, 6, 7] and "waiting for 1 shards" in notes[-1]
+    list(harvest(tmp_path, "train", LiveSource(lm, split, "bfloat16"), [1]))
+    other.release()
+    assert sum(n for n, _ in rows) == 0 and live.seen == [0, 1, 2, 6, 7]
+    assert missing_shards(tmp_path, "train", split) == []
+
+
+def test_a_shard_whose_harvester_died_is_taken_over(tmp_path, split, lm):
+    claim = tmp_path / "claims" / "train-00001"
+    claim.parent.mkdir()
+    claim.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1", "token": "gone"}))
+    (tmp_path / ".train-00001.bin.1234").write_bytes(b"half")
+    live = Counted(lm, split, "bfloat16")
+    assert sum(n for n, _ in cache.harvest_together(tmp_path, {"train": live}, [("train", 1)])) == live.counts[3:6].sum()
+    assert live.seen == [3, 4, 5] and not claim.exists() and not list(tmp_path.glob(".train*"))
+
+
+def test_an_interrupted_harvester_gives_its_claim_back(tmp_path, split, lm):
+    rows = cache.harvest_together(tmp_path, {"train": LiveSource(lm, split, "bfloat16")}, [("train", 0)])
+    next(rows)
+    assert (tmp_path / "claims" / "train-00000").exists()
+    rows.close()
+    assert not (tmp_path / "claims" / "train-00000").exists() and missing_shards(tmp_path, "train", split) == [0, 1, 2]
 
 
 def test_a_full_disk_in_mid_harvest_leaves_the_whole_shards_and_nothing_torn(tmp_path, split, lm, monkeypatch):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from saescale.campaign import price
@@ -45,3 +47,18 @@ def test_activations_are_counted_once_per_cache():
 
 def test_nothing_to_run_costs_nothing():
     assert price.price([]).seconds == 0 and price.activations_gb([], 8000) == 0
+
+
+def test_live_and_synthetic_activations_need_no_disk():
+    live = dataclasses.replace(run(100), execution={"cache_key": "c", "source": "live"})
+    assert price.activations_gb([live], 8000) == 0
+
+
+@pytest.mark.parametrize(("runs", "said"), [
+    ([run(100), run(200), run(500)], "3 runs share 1 trunk"),
+    ([run(100), run(200), run(100, trunk="u")],
+     "2 runs share 1 trunk; alone: 1 with the only horizon of their trunk"),
+    ([run(10, decay=0.99), run(20, decay=0.99)], "alone: 2 that decay from their first step (train.lr_decay_fraction)"),
+    ([], "")])
+def test_the_plan_says_who_shares_a_trunk_and_why_the_others_train_alone(runs, said):
+    assert price.sharing(runs) == said

@@ -67,6 +67,9 @@ class Bed:
         link_harvest(self.store.root, other.root)
         return Bed(self.project, other)
 
+    def another_empty(self, name: str) -> "Bed":
+        return Bed(self.project, Store(self.store.root.with_name(name)))
+
     def left_by(self, plan: Plan) -> dict[str, dict[str, object]]:
         """What every run of the plan left, without what tells the time."""
         return {r.run_id: left_by_run(self.store.run_dir(r.run_id)) for r in plan.runs}

@@ -151,6 +151,11 @@ def test_a_disk_that_fills_in_mid_harvest_stops_with_one_sentence_and_goes_on_wh
     room = sum(p.stat().st_size for p in shards) // 2
     filler = fill(small_disk, room)
     code, said = command(capfd, monkeypatch, "launch", "grid", "--store", str(on_disk.store.root))
+    assert code == 2 and said.count("\n") == 1 and "of disk and" in said and "Nothing was started" in said
+    assert not list(small_disk.glob("runs/by-id/*")) and not list(small_disk.glob("runs/activations/*"))
+    with monkeypatch.context() as m:  # somebody else fills it after the look
+        m.setattr("saescale.campaign.launch.refuse_full_disk", lambda *_: None)
+        code, said = command(capfd, m, "launch", "grid", "--store", str(on_disk.store.root))
     assert code == 3
     assert_says_once(said, small_disk)
     there = {p.name: p.stat().st_mtime_ns for p in small_disk.glob("runs/activations/*/*.json")}

@@ -1,0 +1,138 @@
+"""What training needs of memory, estimated before anything starts; and what the machine has.
+
+worker = its process + the language model + what it reads (a segment of the stream, the held-out set)
+         + the live members of its fleet (weights, gradients, two Adam moments) + the largest passing need of one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from saescale.activations.folder import LMFolder
+from saescale.campaign import price
+from saescale.campaign.plan import PlannedRun
+from saescale.config import ClusterConfig
+from saescale.sources import SYNTHETIC_BATCH_TOKENS, is_synthetic
+
+# Measured: Python with torch, and what importing transformer-lens and transformers adds.
+PROCESS_BYTES, LM_LIBRARIES_BYTES = 0.3e9, 0.3e9
+SEGMENT_BATCHES = 32  # forward batches of one shuffled segment (activations/stream.py)
+BLOCK_TOKENS = 16384  # a branch stays to the end of the block it ends in (training/fleet.py)
+INFERENCE_TOKENS = 1024  # encoded at once when a dictionary is measured (sae/model.py)
+MEMBER_BYTES = 16  # a parameter: fp32 weight, gradient and two moments
+PASSING_BYTES = {"topk": 12, "relu_l1": 16}  # of a step, per token and latent; measured: 5 to 9 (AuxK on most latents) and 12
+
+Trunks = Sequence[Sequence[PlannedRun]]
+
+
+def n_params(run: PlannedRun) -> int:
+    d_in, n_latents = run.science["lm"]["d_in"], run.science["sae"]["n_latents"]
+    return 2 * d_in * n_latents + n_latents + d_in
+
+
+def live_members(trunk: Sequence[PlannedRun]) -> int:
+    """The most members of one trunk that are in memory at once: the trunk to its last fork, each branch from its own."""
+    block = max(1, BLOCK_TOKENS // trunk[0].science["train"]["batch_tokens"])
+    forks = [price.fork_step(r) for r in trunk]
+    spans = [(0, max(forks) + block), *((fork, r.steps + block) for fork, r in zip(forks, trunk, strict=True))]
+    return max(sum(begin <= at < end for begin, end in spans) for at, _ in spans)
+
+
+def members_bytes(trunk: Sequence[PlannedRun]) -> float:
+    run = trunk[0]
+    return live_members(trunk) * (MEMBER_BYTES * n_params(run) + 8 * run.science["sae"]["n_latents"])
+
+
+def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
+    """What comes and goes with one trunk: latents of a step, or its checkpoint while it is read."""
+    science = trunk[0].science
+    tokens = max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
+    step = PASSING_BYTES[science["sae"]["kind"]] * tokens * science["sae"]["n_latents"]
+    return max(step, 24 * n_params(trunk[0]) * live_members(trunk))
+
+
+@cache
+def lm_bytes(path: str | None, tokens: int) -> float:
+    """Libraries, weights in float32, and one forward over `tokens` with its logits and their log-softmax."""
+    if path is None:
+        return 0.0
+    lm = LMFolder(Path(path))
+    halves = (lm.config.get("dtype") or lm.config.get("torch_dtype")) in ("bfloat16", "float16")
+    stored = sum(f.stat().st_size for f in lm.path.glob("*.safetensors"))
+    weights = stored * (2 if halves else 1)
+    return LM_LIBRARIES_BYTES + weights + 4.0 * tokens * (3 * lm.config.get("vocab_size", 0) + 16 * lm.d_model)
+
+
+def reading_bytes(run: PlannedRun) -> float:
+    """A segment twice, while it is shuffled; the held-out set in float32, and in double while it is measured."""
+    data = run.science["data"]
+    batch = SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
+    segment = 2 * SEGMENT_BATCHES * batch + BLOCK_TOKENS
+    return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch)) \
+        + lm_bytes(run.execution["lm_path"], batch)
+
+
+def worker_bytes(trunks: Trunks) -> float:
+    """One worker training these trunks side by side."""
+    return PROCESS_BYTES + reading_bytes(trunks[0][0]) + sum(map(members_bytes, trunks)) + max(map(passing_bytes, trunks))
+
+
+def fleet_bytes(fleet: Sequence[PlannedRun]) -> float:
+    return worker_bytes(list(price.by_trunk(fleet).values()))
+
+
+def at_once(cluster: ClusterConfig) -> int:
+    """Fleets that train at the same time at most."""
+    return 1 if cluster.kind == "inprocess" else cluster.workers
+
+
+def peak_bytes(packed: Trunks, cluster: ClusterConfig) -> float:
+    """All workers together, when the largest fleets meet."""
+    return sum(sorted(map(fleet_bytes, packed), reverse=True)[:at_once(cluster)])
+
+
+def limit_bytes(cluster: ClusterConfig) -> float:
+    return available_bytes() if cluster.memory_gb is None else cluster.memory_gb * 1e9
+
+
+def available_bytes() -> float:
+    """What this machine can still give, within the limit of the control group where there is one."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = float(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    try:
+        group = Path("/sys/fs/cgroup")
+        used = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, float((group / "memory.max").read_text()) - float((group / "memory.current").read_text())
+                   + float(used["active_file"]) + float(used["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # no control group, or one without a limit
+        return free
+
+
+def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
+    needed, limit = peak_bytes(packed, cluster), limit_bytes(cluster)
+    if needed <= limit:
+        return
+    said = "cluster.memory_gb allows" if cluster.memory_gb is not None else "the machine has free"
+    fewer = f"fewer workers (cluster.workers={at_once(cluster) - 1}), " if min(at_once(cluster), len(packed)) > 1 else ""
+    raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and {said} {limit / 1e9:.1f} GB: "
+                     f"the biggest fleet is {describe(max(packed, key=fleet_bytes))}. Use {fewer}smaller sae.n_latents, fewer "
+                     "horizons at once, or another cluster.memory_gb. Nothing was started.")
+
+
+def describe(fleet: Sequence[PlannedRun]) -> str:
+    trunks = list(price.by_trunk(fleet).values())
+    largest = max(r.science["sae"]["n_latents"] for r in fleet)
+    return (f"{price.counted(len(trunks), 'trunk')} with {sum(map(live_members, trunks))} live members up to "
+            f"n_latents={largest}, {worker_bytes(trunks) / 1e9:.2f} GB")
+
+
+def summary(packed: Trunks, cluster: ClusterConfig) -> str:
+    """One line for the plan."""
+    return (f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; "
+            f"{price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}")
