@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("relu_l1", "topk")
+KERNELS = ("auto", "cpu", "numba")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -92,6 +93,7 @@ class ClusterConfig:
     kind: str
     workers: int
     threads: int
+    kernels: str
     checkpoint_s: float
     log_every_tokens: int
 
