@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	@$(PIP) -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) -e '.[dev]'
+	@$(PIP) -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) -e '.[dev,fast]'
 	@touch $@
 
 demo: setup

@@ -17,6 +17,7 @@ from typing import Any
 from saescale.sources import ActivationsConfig
 
 KINDS = ("relu_l1", "topk")
+KERNELS = ("auto", "cpu", "numba")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -97,6 +98,7 @@ class ClusterConfig:
     workers: int
     threads: int
     memory_gb: float | None
+    kernels: str
     checkpoint_s: float
     log_every_tokens: int
 
@@ -135,6 +137,7 @@ class Config:
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
+               "cluster.kernels": (c.cluster.kernels, KERNELS),
                "track.kind": (c.track.kind, ("off",))}
     for key, (value, allowed) in choices.items():
         if value not in allowed:

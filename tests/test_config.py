@@ -21,7 +21,8 @@ GIVEN = {
               "grad_clip": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
     "eval": {"n_tokens": 1024, "ce_tokens": 256},
     "budget": {"flops": None, "tolerance": 0.01, "min_steps": 10, "min_warmups": 5},
-    "cluster": {"kind": "local", "workers": 2, "threads": 1, "memory_gb": None, "checkpoint_s": 20, "log_every_tokens": 16384},
+    "cluster": {"kind": "local", "workers": 2, "threads": 1, "memory_gb": None, "kernels": "auto",
+                "checkpoint_s": 20, "log_every_tokens": 16384},
     "track": {"kind": "off"},
     "seed": 0,
     "data_seed": 0,
@@ -40,6 +41,7 @@ SCIENCE_KEYS = {
 }
 EXECUTION_KEYS = {
     "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
+    "cluster.kernels": "cpu",
     "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
     "budget.tolerance": 0.5, "budget.min_steps": 1,
     "budget.min_warmups": 0, "activations.source": "live",
@@ -164,7 +166,8 @@ def test_a_negative_budget_is_refused():
 
 @pytest.mark.parametrize(("key", "value", "choice"), [
     ("sae.kind", "gated", "relu_l1, topk"), ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
-    ("cluster.kind", "slurm", "inprocess, local"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
+    ("cluster.kind", "slurm", "inprocess, local"), 
+    ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
     assert choice in refused({key: value})
 

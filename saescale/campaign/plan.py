@@ -142,7 +142,7 @@ def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> Planne
     c = cell.config
     execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
                  "corpus_key": lm and tokens.corpus_key(science["data"]),
-                 "threads": c.cluster.threads, "checkpoint_s": c.cluster.checkpoint_s,
+                 "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
     return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops,
                       identity.canonical(science), execution)

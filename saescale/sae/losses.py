@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from saescale.sae import kernels
-
 if TYPE_CHECKING:
-    from saescale.sae.model import SAE
+    from saescale.sae.step import Trainable
 
-_kernels = kernels.backend("cpu")
 Scalar = Tensor | float
 
 
@@ -58,7 +55,7 @@ class Memory:
 
 
 def aux_k_gradients(
-    sae: "SAE", grads: "SAE", inputs: tuple[Tensor, Tensor, Tensor], dead: Tensor, weight: float
+    trainable: "Trainable", inputs: tuple[Tensor, Tensor, Tensor], dead: Tensor, weight: float
 ) -> tuple[Tensor, Tensor]:
     """The AuxK loss of Gao et al. (2024); its gradients times weight are written into the rows of the dead latents.
 
@@ -76,17 +73,18 @@ def aux_k_gradients(
     to e: the same value, but one more gradient for b_pre that we do not take.
     """
     x_enc, pre_acts, minus_e = inputs
+    sae, grads, kernels = trainable.sae, trainable.grads, trainable.kernels
     W_dec, n_dead = sae.W_dec[dead], len(dead)
-    pairs = _kernels.top_k(pre_acts.index_select(1, dead), min(sae.kind.k_aux, n_dead))  # latents count among the dead here
-    difference = _kernels.decode(pairs, W_dec).add_(minus_e)
+    pairs = kernels.top_k(pre_acts.index_select(1, dead), min(sae.kind.k_aux, n_dead))  # latents count among the dead here
+    difference, d_z = kernels.errors(pairs, W_dec, minus_e.neg())
     spread = (minus_e - minus_e.mean(0)).square_().sum()
     loss = torch.where(spread == 0, 0.0, difference.square().sum() / spread)
-    d_e_hat = difference.mul_(torch.where(spread == 0, 0.0, 2 * weight / spread))
-    d_z = _kernels.dots(pairs, d_e_hat, W_dec).mul_(pairs.values > 0)
-    groups, rows = _kernels.group_by_latent(pairs, n_dead), torch.empty_like(W_dec)
-    _kernels.sum_rows(groups, pairs.values, d_e_hat, rows)
+    scale = torch.where(spread == 0, 0.0, 2 * weight / spread)
+    d_e_hat, d_z = difference.mul_(scale), d_z.mul_(scale).mul_(pairs.values > 0)
+    groups, rows = kernels.group_by_latent(pairs, n_dead), torch.empty_like(W_dec)
+    kernels.sum_rows(groups, pairs.values, d_e_hat, rows)
     grads.W_dec[dead] = rows
-    _kernels.sum_rows(groups, d_z, x_enc, rows)
+    kernels.sum_rows(groups, d_z, x_enc, rows)
     grads.W_enc.T[dead] = rows
-    grads.b_enc[dead] = _kernels.sum_pairs(pairs, d_z, n_dead)
-    return loss, _kernels.sum_pairs(pairs, pairs.values * d_z, n_dead)
+    grads.b_enc[dead] = kernels.sum_pairs(pairs, d_z, n_dead)
+    return loss, kernels.sum_pairs(pairs, pairs.values * d_z, n_dead)

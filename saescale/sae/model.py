@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from saescale.sae import kernels
-from saescale.sae.kernels import Pairs
+from saescale.sae.kernels import Pairs, cpu
 from saescale.sae.sparsity import KINDS, ReluL1, TopK
 from saescale.sae.spec import SAESpec
 
-_kernels = kernels.backend("cpu")
 INFERENCE_TOKENS = 1024  # encode this many tokens at once, so that pre-activations stay small
 
 
@@ -86,7 +84,7 @@ class SAE:
 
     def decode_pairs(self, pairs: Pairs) -> Tensor:
         """x_hat [token, d_in] of active pairs."""
-        return _kernels.decode(pairs, self.W_dec).add_(self.b_dec)
+        return cpu.decode(pairs, self.W_dec).add_(self.b_dec)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x_hat [token, d_in] of x [token, d_in]: decode(encode(x)) without the dense activations."""

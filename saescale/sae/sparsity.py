@@ -7,7 +7,7 @@ A kind has `name`, `architecture` (SAELens' word for it), `subtracts_b_dec` (the
     inference_settings(), export_settings()    what rebuilds it, and its own keys of SAELens' cfg.json
     activate(pre_acts)                     the encoding rule, as active pairs
     objective(sae, x, x_hat, pairs)        the held-out objective per token: the training loss without auxiliary terms
-    gradients(sae, grads, x, memory, sparsity_scale)   forward and backward of one batch
+    gradients(trainable, x, sparsity_scale)            forward and backward of one batch
 """
 
 import math
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from saescale.sae import kernels, optim
-from saescale.sae.kernels import Pairs
-from saescale.sae.losses import Memory, Terms, aux_k_gradients
+from saescale.sae.kernels import Pairs, cpu
+from saescale.sae.losses import Terms, aux_k_gradients
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE
     from saescale.sae.spec import SAESpec
+    from saescale.sae.step import Trainable
 
-_kernels = kernels.backend("cpu")
 SPARSE_BELOW = 1 / 16  # relu_l1 leaves the dense path when l0 / n_latents falls below this: where the two cost the same
 
 
@@ -77,35 +77,36 @@ class TopK:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}  # rows are unit, so nothing is rescaled
 
     def activate(self, pre_acts: Tensor) -> Pairs:
-        return _kernels.top_k(pre_acts, self.k)
+        return cpu.top_k(pre_acts, self.k)
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:  # noqa: ARG002
         return (x - x_hat).square().sum(-1)
 
-    def gradients(self, sae: "SAE", grads: "SAE", x: Tensor, memory: Memory, sparsity_scale: float) -> Terms:  # noqa: ARG002
+    def gradients(self, trainable: "Trainable", x: Tensor, sparsity_scale: float) -> Terms:  # noqa: ARG002
         """Forward and backward of one batch x [token, d_in]. sparsity_scale has no meaning here."""
+        sae, grads, memory, backend = trainable.sae, trainable.grads, trainable.memory, trainable.kernels
         n_tokens, n_latents = len(x), sae.n_latents
         x_enc = x - sae.b_dec
-        pre_acts = torch.addmm(sae.b_enc, x_enc, sae.W_enc)
-        pairs = self.activate(pre_acts)
-        minus_e = _kernels.decode(pairs, sae.W_dec).sub_(x_enc)  # x_hat - x: both sides lack b_dec
+        pre_acts = torch.addmm(sae.b_enc, x_enc, sae.W_enc, out=kernels.pre_acts_memory(n_tokens, n_latents))
+        pairs = backend.top_k(pre_acts, self.k)
+        minus_e, d_z = backend.errors(pairs, sae.W_dec, x_enc)  # x_hat - x: both sides lack b_dec
         active = pairs.values > 0
         l0 = int(active.sum()) / n_tokens
         memory.record(n_tokens, pairs.latents if l0 == self.k else pairs.latents[active], l0)
 
-        d_z = _kernels.dots(pairs, minus_e, sae.W_dec).mul_(active).mul_(2 / n_tokens)
-        groups = _kernels.group_by_latent(pairs, n_latents)
-        _kernels.sum_rows(groups, pairs.values * (2 / n_tokens), minus_e, grads.W_dec)
-        _kernels.sum_rows(groups, d_z, x_enc, grads.W_enc.T)
-        grads.b_enc.copy_(_kernels.sum_pairs(pairs, d_z, n_latents))
-        along = _kernels.sum_pairs(pairs, pairs.values * d_z, n_latents)  # of each row of grads.W_dec on that row of W_dec
+        d_z.mul_(active).mul_(2 / n_tokens)
+        groups = backend.group_by_latent(pairs, n_latents)
+        backend.sum_rows(groups, pairs.values * (2 / n_tokens), minus_e, grads.W_dec)
+        backend.sum_rows(groups, d_z, x_enc, grads.W_enc.T)
+        grads.b_enc.copy_(backend.sum_pairs(pairs, d_z, n_latents))
+        along = backend.sum_pairs(pairs, pairs.values * d_z, n_latents)  # of each row of grads.W_dec on that row of W_dec
 
         sum_sq_error = minus_e.square().sum() / n_tokens
         aux_loss, loss = 0.0, sum_sq_error
         dead = memory.dead(self.dead_after_tokens) if self.aux_coeff else None
         if dead is not None:
             weight = float(memory.input_variance) * self.aux_coeff
-            aux_loss, along[dead] = aux_k_gradients(sae, grads, (x_enc, pre_acts, minus_e), dead, weight)
+            aux_loss, along[dead] = aux_k_gradients(trainable, (x_enc, pre_acts, minus_e), dead, weight)
             loss = sum_sq_error + weight * aux_loss
         optim.remove_radial(grads.W_dec, sae.W_dec, along)
         grads.b_dec.copy_(minus_e.sum(0)).mul_(2 / n_tokens).addmv_(sae.W_enc, grads.b_enc, alpha=-1)
@@ -145,21 +146,22 @@ class ReluL1:
         return {}
 
     def activate(self, pre_acts: Tensor) -> Pairs:
-        return _kernels.positive(pre_acts)
+        return cpu.positive(pre_acts)
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:
         norms = sae.W_dec.norm(dim=1)
         penalty = torch.zeros(len(x)).index_add_(0, pairs.tokens, pairs.values * norms[pairs.latents])
         return (x - x_hat).square().sum(-1) + self.sparsity_coeff * penalty
 
-    def gradients(self, sae: "SAE", grads: "SAE", x: Tensor, memory: Memory, sparsity_scale: float) -> Terms:
+    def gradients(self, trainable: "Trainable", x: Tensor, sparsity_scale: float) -> Terms:
         """Forward and backward of one batch x [token, d_in]; sparsity_scale in [0, 1] is the warm-up of sparsity_coeff."""
+        sae, grads, memory = trainable.sae, trainable.grads, trainable.memory
         norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
-        pre_acts = torch.addmm(sae.b_enc, x, sae.W_enc)
+        pre_acts = torch.addmm(sae.b_enc, x, sae.W_enc, out=kernels.pre_acts_memory(len(x), sae.n_latents))
         price = norms * (sparsity_scale * self.sparsity_coeff / len(x))  # d loss / d f, [latent]
         sparse = bool(memory.last_l0 < SPARSE_BELOW * sae.n_latents)
         path = self._sparse if sparse else self._dense
-        minus_e, acts_sum, fired, l0 = path(sae, grads, x, pre_acts, price)
+        minus_e, acts_sum, fired, l0 = path(trainable, x, pre_acts, price)
         memory.record(len(x), fired, l0)
         pull = torch.where(norms > 0, price * acts_sum / norms.square(), 0.0)  # of the price on W_dec itself
         grads.W_dec.addcmul_(sae.W_dec, pull.unsqueeze(1))
@@ -168,8 +170,9 @@ class ReluL1:
         return Terms(sum_sq_error + price @ acts_sum, sum_sq_error, l0)
 
     def _dense(
-        self, sae: "SAE", grads: "SAE", x: Tensor, pre_acts: Tensor, price: Tensor
+        self, trainable: "Trainable", x: Tensor, pre_acts: Tensor, price: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, float]:
+        sae, grads = trainable.sae, trainable.grads
         active = pre_acts > 0
         acts = pre_acts.clamp_min_(0)
         minus_e = torch.addmm(sae.b_dec, acts, sae.W_dec).sub_(x)
@@ -180,16 +183,17 @@ class ReluL1:
         return minus_e, acts.sum(0), active.any(0).nonzero().view(-1), active.sum().item() / len(x)
 
     def _sparse(
-        self, sae: "SAE", grads: "SAE", x: Tensor, pre_acts: Tensor, price: Tensor
+        self, trainable: "Trainable", x: Tensor, pre_acts: Tensor, price: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        pairs = self.activate(pre_acts)
-        minus_e = _kernels.decode(pairs, sae.W_dec).add_(sae.b_dec).sub_(x)
-        d_acts = _kernels.dots(pairs, minus_e, sae.W_dec).mul_(2 / len(x)).add_(price[pairs.latents])
-        groups = _kernels.group_by_latent(pairs, sae.n_latents)
-        _kernels.sum_rows(groups, pairs.values * (2 / len(x)), minus_e, grads.W_dec)
-        _kernels.sum_rows(groups, d_acts, x, grads.W_enc.T)
-        grads.b_enc.copy_(_kernels.sum_pairs(pairs, d_acts, sae.n_latents))
-        acts_sum = _kernels.sum_pairs(pairs, pairs.values, sae.n_latents)
+        sae, grads, backend = trainable.sae, trainable.grads, trainable.kernels
+        pairs = backend.positive(pre_acts)
+        minus_e, d_acts = backend.errors(pairs, sae.W_dec, x - sae.b_dec)
+        d_acts.mul_(2 / len(x)).add_(price[pairs.latents])
+        groups = backend.group_by_latent(pairs, sae.n_latents)
+        backend.sum_rows(groups, pairs.values * (2 / len(x)), minus_e, grads.W_dec)
+        backend.sum_rows(groups, d_acts, x, grads.W_enc.T)
+        grads.b_enc.copy_(backend.sum_pairs(pairs, d_acts, sae.n_latents))
+        acts_sum = backend.sum_pairs(pairs, pairs.values, sae.n_latents)
         return minus_e, acts_sum, pairs.latents, len(pairs.latents) / len(x)
 
 

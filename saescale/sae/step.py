@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saescale.sae import model, optim
+from saescale.sae import kernels, model, optim
 from saescale.sae.kernels.cpu import denormals_flushed
 from saescale.sae.losses import Memory, Terms
 from saescale.sae.model import SAE, InputSample
@@ -19,11 +19,11 @@ class Trainable:
     One flat vector each for parameters, gradients and the two Adam moments: 16 bytes a parameter.
     """
 
-    def __init__(self, spec: SAESpec, sae: SAE, input_variance: float) -> None:
-        """Takes the weights of `sae` as its start (copied)."""
+    def __init__(self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu") -> None:
+        """Takes the weights of `sae` as its start (copied). `backend` names the kernels it trains with."""
         d_in, n_latents = spec.d_in, spec.n_latents
         kind = KINDS[spec.kind].from_spec(spec)
-        self.spec = spec
+        self.spec, self.backend, self.kernels = spec, backend, kernels.backend(backend)
         self.params = torch.empty(model.n_params(d_in, n_latents))
         self.grad = torch.zeros_like(self.params)
         self.sae = model.views(kind, self.params, d_in, n_latents)
@@ -39,26 +39,23 @@ class Trainable:
         self.statistics = torch.zeros(len(STATISTICS) + 1, dtype=torch.float64)  # sums since last read, then steps
 
     @classmethod
-    def create(cls, spec: SAESpec, seed: int, sample: InputSample) -> "Trainable":
+    def create(cls, spec: SAESpec, seed: int, sample: InputSample, backend: str = "cpu") -> "Trainable":
         """Before the first step: a function of spec, seed and sample alone."""
-        return cls(spec, model.init(spec, seed, sample), sample.variance)
+        return cls(spec, model.init(spec, seed, sample), sample.variance, backend)
 
     def step(self, x: Tensor, lr: float, sparsity_scale: float = 1.0) -> None:
         """One update on x [token, d_in] fp32 at mean square norm d_in. Non-finite numbers pass through into the statistics."""
         with denormals_flushed():
             terms = self.compute_gradients(x, sparsity_scale)
-            norm = torch.linalg.vector_norm(self.grad)
-            betas = (self.spec.beta1, self.spec.beta2)
-            self.adam.update(self.params, self.grad, lr, betas, self.spec.eps, optim.clip_divisor(norm, self.spec.grad_clip))
-            if self.sae.kind.unit_decoder:
-                optim.unit_rows(self.sae.W_dec)
+            unit = self.sae.W_dec if self.sae.kind.unit_decoder else None
+            norm = self.adam.update(self.kernels, self.spec, lr, self.params, self.grad, unit)
             self._count(terms, norm)
 
     def compute_gradients(self, x: Tensor, sparsity_scale: float = 1.0) -> Terms:
         """Writes the gradient of the loss on x, before clipping and with the decoder constraint applied, into self.grad."""
         if x.ndim != 2 or x.shape[1] != self.spec.d_in or len(x) < 1 or x.dtype != torch.float32:
             raise ValueError(f"a batch has shape {tuple(x.shape)} and dtype {x.dtype}: give float32 [token, {self.spec.d_in}].")
-        return self.sae.kind.gradients(self.sae, self.grads, _aligned(x), self.memory, sparsity_scale)
+        return self.sae.kind.gradients(self, _aligned(x), sparsity_scale)
 
     def _count(self, terms: Terms, norm: Tensor) -> None:
         values = {**vars(terms), "grad_norm": norm}
@@ -99,7 +96,7 @@ class Trainable:
 
     def clone(self) -> "Trainable":
         """An exact copy that shares no memory: the fork of a branch."""
-        copy = Trainable(self.spec, self.sae, 0.0)
+        copy = Trainable(self.spec, self.sae, 0.0, self.backend)
         copy.load_state_dict(self.state_dict())
         return copy
 

@@ -24,12 +24,13 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """By member. `steps`: where it stands; `states`: its tensors; `seconds`: spent training it so far."""
+    """By member. `steps`: where it stands; `states`: its tensors; `seconds`: spent training it so far. `kernels`: of all."""
 
     step: int
     steps: Mapping[str, int]
     states: Mapping[str, Mapping[str, Tensor]]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kernels: str = "cpu"
 
 
 def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> None:
@@ -37,7 +38,8 @@ def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> 
     data = save({f"{member}/{k}": t.contiguous() for member, state in checkpoint.states.items() for k, t in state.items()})
     write_bytes(folder / f"{name}.safetensors", data)
     write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
-                                         "seconds": dict(checkpoint.seconds), "sha256": hashlib.sha256(data).hexdigest()})
+                                         "seconds": dict(checkpoint.seconds), "kernels": checkpoint.kernels,
+                                         "sha256": hashlib.sha256(data).hexdigest()})
     if not is_end:
         _drop_older(folder)
 
@@ -91,4 +93,4 @@ def _load(path: Path, meta: Mapping[str, Any]) -> Checkpoint:
     for name, tensor in load(data).items():
         member, _, key = name.partition("/")
         states[member][key] = tensor
-    return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}))
+    return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}), meta.get("kernels", "cpu"))

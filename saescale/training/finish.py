@@ -7,6 +7,7 @@ import platform
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,8 +42,8 @@ class Bench(Inputs):
         return HeldOut(tokens, source, self.lm, self.scale, self.science["eval"])
 
 
-def fresh_trainable(science: dict[str, Any], bench: Bench) -> Trainable:
-    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample)
+def fresh_trainable(science: dict[str, Any], bench: Bench, kernels: str) -> Trainable:
+    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels)
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
@@ -82,13 +83,14 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
         "flops": {"flops_dense": flops.flops_dense(d_in, sae["n_latents"], n_tokens),
                   "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, numbers["l0"] or 0.0),
                   "flops_lm": bench.lm and flops.flops_lm_forward(bench.lm.n_parameters, n_tokens)},
-        "environment": environment(), "finished": time.time()})
+        "environment": environment(member.trainable.backend), "finished": time.time()})
     write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
                                          "tokens": n_tokens, "n_tokens": n_tokens})
 
 
-def environment() -> dict[str, Any]:
+def environment(kernels: str) -> dict[str, Any]:
     """What "bit for bit" is bound to: instruction set, threads, versions."""
     return {"saescale": saescale.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "kernels": "cpu"}
+            "threads": torch.get_num_threads(), "kernels": kernels,
+            "numba": version("numba") if kernels == "numba" else None}

@@ -92,7 +92,8 @@ class Trunk:
         step = max(m.step for m in self.live.values())
         return Checkpoint(step, {k: m.step for k, m in self.live.items()},
                           {k: m.trainable.state_dict() for k, m in self.live.items()},
-                          {k: m.seconds for k, m in self.live.items()})
+                          {k: m.seconds for k, m in self.live.items()},
+                          next(iter(self.live.values())).trainable.backend)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train every live member up to step `until`; branches fork from the trunk on the way."""

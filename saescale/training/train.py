@@ -28,6 +28,7 @@ from saescale.measure.score import score_dictionaries
 from saescale.records import record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
+from saescale.sae.kernels import resolve
 from saescale.training import checkpoint
 from saescale.training.finish import Bench, finish_run, fresh_trainable, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
@@ -158,12 +159,25 @@ def restore(job: Job, trunk: Trunk, bench: Bench) -> None:
     found, notes = checkpoint.restore(folder, trunk.trunk_id, forks)
     for note in notes:
         print(note, file=sys.stderr)
+    kernels = kernels_of(trunk, found, job.content["execution"]["kernels"])
     if found is None:
-        trunk.start(fresh_trainable(trunk.science, bench))
+        trunk.start(fresh_trainable(trunk.science, bench, kernels))
     else:
-        trunk.resume(found, lambda: fresh_trainable(trunk.science, bench))
+        trunk.resume(found, lambda: fresh_trainable(trunk.science, bench, kernels))
     for run_id in trunk.runs:
         mark(job, run_id, trunk)
+
+
+def kernels_of(trunk: Trunk, found: checkpoint.Checkpoint | None, wanted: str) -> str:
+    """The kernels a trunk trains with: those it began with, since its bits depend on them, or for a new one those wanted."""
+    if found is None:
+        return resolve(wanted)
+    if resolve("auto") == "cpu" != found.kernels:
+        raise ValueError(f"{trunk.trunk_id} was begun with the {found.kernels} kernels, which are not installed here: "
+                         "pip install 'saescale[fast]' and launch again to go on with it.")
+    if wanted not in ("auto", found.kernels):
+        print(f"{trunk.trunk_id} was begun with the {found.kernels} kernels and keeps them.", file=sys.stderr)
+    return found.kernels
 
 
 def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lock]) -> None:
@@ -225,7 +239,8 @@ def close_ends(job: Job, trunk: Trunk, bench: Bench) -> None:
         folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
         member = trunk.live[checkpoint.TRUNK]
         end = checkpoint.Checkpoint(member.step, {checkpoint.TRUNK: member.step},
-                                    {checkpoint.TRUNK: member.trainable.state_dict()}, {checkpoint.TRUNK: member.seconds})
+                                    {checkpoint.TRUNK: member.trainable.state_dict()}, {checkpoint.TRUNK: member.seconds},
+                                    member.trainable.backend)
         checkpoint.write(folder, trunk.trunk_id, end, is_end=True)
         trunk.live.pop(checkpoint.TRUNK)
         if trunk.live:

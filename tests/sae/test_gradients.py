@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saescale.sae import sparsity
+from saescale.sae import kernels, sparsity
 from saescale.sae.kernels import reference
 from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
@@ -22,6 +22,14 @@ SHAPES = [
 def batch(n_tokens, d_in, seed=0):
     x = torch.randn(n_tokens, d_in, generator=torch.Generator().manual_seed(seed)) + 0.3
     return x * (d_in / x.square().sum(1).mean()).sqrt()
+
+
+@pytest.fixture(autouse=True, params=kernels.BACKENDS)
+def backend(request, monkeypatch):
+    """Every test here once with each backend."""
+    if request.param != "cpu":
+        pytest.importorskip(request.param)
+    monkeypatch.setattr(Trainable.create.__func__, "__defaults__", (request.param,))
 
 
 def started(spec, x, seed=1):

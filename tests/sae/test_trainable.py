@@ -1,15 +1,19 @@
 """Steps, statistics, state, forks."""
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saescale.sae import kernels
 from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 
+BACKENDS = [pytest.param(name, marks=pytest.mark.skipif(name != "cpu" and not find_spec(name), reason=f"{name} is not installed"))
+            for name in kernels.BACKENDS]
 SPECS = {
     "topk": SAESpec("topk", 24, 96, k=5, dead_after_tokens=200),
     "relu_l1": SAESpec("relu_l1", 24, 96, sparsity_coeff=2.0),
@@ -37,6 +41,12 @@ def started(spec, seed=0):
 def assert_same_bits(one, other):
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.fixture(autouse=True, params=BACKENDS)
+def backend(request, monkeypatch):
+    """Every test here once with each backend."""
+    monkeypatch.setattr(Trainable.create.__func__, "__defaults__", (request.param,))
 
 
 @every_spec

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from saescale.activations.folder import BUNDLED
 from saescale.activations.inputs import Inputs
 from saescale.sae.export import unscaled
+from saescale.sae.kernels import resolve
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 from saescale.training import train
@@ -60,7 +61,7 @@ def slow_loop(bed, run):
     """The run trained by nothing but Trainable.step over the stream, with its own schedule written out here."""
     inputs = Inputs(bed.store, run.science, run.execution)
     train = run.science["train"]
-    trainable = Trainable.create(SAESpec.of(run.science), train["seed"], inputs.sample)
+    trainable = Trainable.create(SAESpec.of(run.science), train["seed"], inputs.sample, resolve("auto"))
     size, n = train["batch_tokens"], train["n_tokens"] // train["batch_tokens"]
     decay = round(0.2 * n)
     for i in range(n):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from saescale.sae import kernels
 from saescale.sae.step import Trainable
 from saescale.training import train
 
@@ -103,6 +104,34 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(be
     assert "checkpoint step-0000000256" in said[0] and "checkpoint end-0000000240" in said[1]
     assert len(made) == 300 - 128
     assert bed.left_by(bed.plan(*LONG)) == {run.run_id: undisturbed[run.run_id]}
+
+
+def test_a_trunk_keeps_the_kernels_it_began_with_and_says_so(bed, monkeypatch, capfd):
+    other = bed.another("other")
+    other.launch(*LONG, "cluster.kernels=cpu")
+    with monkeypatch.context() as m:
+        killed_at(m, 2)
+        with pytest.raises(Killed):
+            bed.launch(*LONG, "cluster.kernels=cpu")
+    monkeypatch.setattr(kernels, "find_spec", lambda _: True)
+    assert bed.launch(*LONG, "cluster.kernels=numba").exit_code == 0
+    assert "was begun with the cpu kernels and keeps them" in capfd.readouterr().err
+    assert bed.left_by(bed.plan(*LONG)) == other.left_by(other.plan(*LONG))
+    (run,) = bed.plan(*LONG).runs
+    environment = json.loads((bed.store.run_dir(run.run_id) / "result.json").read_text())["environment"]
+    assert (environment["kernels"], environment["numba"]) == ("cpu", None)
+
+
+def test_a_trunk_begun_with_kernels_that_are_not_installed_is_refused_and_kept(bed, monkeypatch, capfd):
+    pytest.importorskip("numba")
+    run = stop_after(bed, monkeypatch, 2)
+    kept = sorted(p.name for p in bed.checkpoints(run).iterdir())
+    with monkeypatch.context() as m:
+        m.setattr(kernels, "find_spec", lambda _: None)
+        assert bed.launch(*LONG).exit_code == 3
+    assert "was begun with the numba kernels, which are not installed here" in capfd.readouterr().err
+    assert sorted(p.name for p in bed.checkpoints(run).iterdir()) == kept
+    assert bed.launch(*LONG).exit_code == 0
 
 
 def test_a_checkpoint_of_another_trunk_is_refused_and_stays_where_it_is(bed, monkeypatch, capfd):

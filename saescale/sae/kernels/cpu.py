@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saescale.sae.kernels import Groups, Pairs
+from saescale.sae.kernels import AdamRule, Groups, Pairs
 
 CHUNK_WIDTHS = (8, 4)  # top_k first ranks the maxima of chunks this long; measured best for k = 16 at 256 to 8,192 latents
 
@@ -100,10 +100,11 @@ def decode(pairs: Pairs, W_dec: Tensor) -> Tensor:
     )[0]
 
 
-def dots(pairs: Pairs, e: Tensor, W_dec: Tensor) -> Tensor:
-    """e[token_j] . W_dec[latent_j] for each pair: [pair]."""
-    pattern = _csr(pairs.row_offsets, pairs.latents, pairs.values, (len(e), len(W_dec)))
-    return torch.sparse.sampled_addmm(pattern, e, W_dec.T, beta=0.0).values()
+def errors(pairs: Pairs, W_dec: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """decode(pairs) - x: [token, d_in], and its dot product with W_dec[latent_j] for each pair: [pair]."""
+    minus_e = decode(pairs, W_dec).sub_(x)
+    pattern = _csr(pairs.row_offsets, pairs.latents, pairs.values, (len(x), len(W_dec)))
+    return minus_e, torch.sparse.sampled_addmm(pattern, minus_e, W_dec.T, beta=0.0).values()
 
 
 def sum_pairs(pairs: Pairs, weights: Tensor, n_latents: int) -> Tensor:
@@ -127,6 +128,20 @@ def sum_rows(groups: Groups, weights: Tensor, rows: Tensor, out: Tensor) -> None
     """
     matrix = _csr(groups.latent_offsets, groups.tokens, weights[groups.order], (len(out), len(rows)))
     torch.addmm(out, matrix, rows, beta=0, out=out)
+
+
+def adam(params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: AdamRule, unit: Tensor | None) -> Tensor:
+    """One step of params down the clipped grad (overwritten), then the rows of `unit` divided by their norms; grad's norm."""
+    norm = torch.linalg.vector_norm(grad)
+    divisor = None if rule.largest_norm is None else (norm / rule.largest_norm).clamp_min_(1.0)
+    torch._fused_adam_(
+        [params], [grad], [moments[0]], [moments[1]], [], [torch.tensor(float(rule.step))],
+        lr=rule.lr, beta1=rule.beta1, beta2=rule.beta2, eps=rule.eps,
+        weight_decay=0.0, amsgrad=False, maximize=False, grad_scale=divisor,
+    )
+    if unit is not None:
+        unit.div_(torch.linalg.vector_norm(unit, dim=1, keepdim=True))
+    return norm
 
 
 def _csr(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -1,0 +1,118 @@
+"""One training step, ours beside the peers': python -m benchmarks.train_step --peers ENVIRONMENT/bin/python
+
+The contestants stay in memory (one process for each environment) and take turns: every round each takes a few steps, so that a
+busy moment of the machine falls on all. A contestant's time is the median over rounds of its best step in the round.
+"""
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.shape import Shape
+
+RESULTS = Path(__file__).parent / "results"
+ROOFLINE = ("encoder matmul", "optimiser traffic")
+
+
+class Side:
+    """A worker process of one environment."""
+
+    def __init__(self, python: str, side: str, shape: Shape) -> None:
+        self.process = subprocess.Popen([python, "-m", "benchmarks.worker", side, json.dumps(asdict(shape))], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.contestants = self._answer()["contestants"]
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            raise ValueError(f"{self.process.args[0]} cannot run the contestants: is this the environment of setup_peers.sh?")
+        return json.loads(line)
+
+    def take(self, contestant: str, steps: int) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps({"contestant": contestant, "steps": steps}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(shape: Shape, peers: str | None, rounds: int, steps: int) -> dict[str, dict[str, Any]]:
+    """By contestant: seconds of its best step in every round, their median, tokens/s, and our l0 at the end."""
+    sides = [Side(sys.executable, "ours", shape)] + ([Side(peers, "peers", shape)] if peers else [])
+    found: dict[str, dict[str, Any]] = {name: {"rounds": []} for side in sides for name in side.contestants}
+    for i in range(rounds + 1):
+        for side in sides:
+            for name in side.contestants:
+                answer = side.take(name, steps)
+                if i:  # the first round warms up
+                    found[name]["rounds"].append(min(answer["seconds"]))
+                    found[name]["l0"] = answer["l0"]
+    for side in sides:
+        side.close()
+    for numbers in found.values():
+        numbers["seconds"] = statistics.median(numbers["rounds"])
+        numbers["tokens_per_s"] = shape.batch / numbers["seconds"]
+    return found
+
+
+def table(shape: Shape, found: dict[str, dict[str, Any]]) -> str:
+    """Tokens/s, our ratio to each, and our share of the roofline, as Markdown."""
+    ours = min((n for n in found if n.startswith("saescale")), key=lambda n: found[n]["seconds"])
+    peers = [n for n in found if not n.startswith("saescale") and n not in ROOFLINE]
+    said = f" at l0 {found[ours]['l0']:.0f}" if shape.kind == "relu_l1" else f", k {shape.k}"
+    lines = [f"## {shape.kind}{said}: d_in {shape.d_in}, {shape.n_latents} latents, batch {shape.batch}, fp32, "
+             f"{shape.threads} threads", "", "| | ms per step | range | tokens/s | ours is faster by |", "|---|---|---|---|---|"]
+    for name, numbers in sorted(found.items(), key=lambda item: item[1]["seconds"]):
+        low, high = min(numbers["rounds"]) * 1e3, max(numbers["rounds"]) * 1e3
+        ratio = f"{numbers['seconds'] / found[ours]['seconds']:.2f} x" if name in peers else ""
+        lines.append(f"| {name} | {numbers['seconds'] * 1e3:.1f} | {low:.0f} to {high:.0f} "
+                     f"| {numbers['tokens_per_s']:,.0f} | {ratio} |")
+    floor = sum(found[n]["seconds"] for n in ROOFLINE)
+    lines += ["", f"Roofline (encoder matmul + optimiser traffic): {floor * 1e3:.1f} ms; ours reaches "
+                  f"{floor / found[ours]['seconds']:.0%} of it."]
+    if peers:
+        fastest = min(peers, key=lambda n: found[n]["seconds"])
+        lines.append(f"The fastest peer is {fastest}: ours is {found[fastest]['seconds'] / found[ours]['seconds']:.2f} x as fast.")
+    return "\n".join(lines)
+
+
+def cpu_name() -> str:
+    try:
+        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", help="Python of the environment made by benchmarks/setup_peers.sh; without it ours alone")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="steps per round and contestant")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kinds", default="topk,relu_l1")
+    asked = parser.parse_args()
+    shapes = [replace(Shape(threads=asked.threads), kind=kind) for kind in asked.kinds.split(",")]
+    results, tables = [], []
+    for shape in shapes:
+        found = measure(shape, asked.peers, asked.rounds, asked.steps)
+        results.append({"shape": asdict(shape), "contestants": found})
+        tables.append(table(shape, found))
+        print(tables[-1], "\n", flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / f"train_step-{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}-{asked.threads}t"
+    about = f"{cpu_name()}, median over {asked.rounds} rounds of the best of {asked.steps} steps, contestants taking turns."
+    target.with_suffix(".json").write_text(json.dumps({"cpu": cpu_name(), "results": results}, indent=1) + "\n")
+    target.with_suffix(".md").write_text("\n\n".join(["# One training step", about, *tables]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
