@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from saescale.campaign import memory, price
 from saescale.campaign.plan import PlannedRun
@@ -17,6 +18,16 @@ def fleet_key(run: PlannedRun) -> str:
                    "batch_tokens": s["train"]["batch_tokens"]})[:10]
 
 
+@dataclass
+class Bin:
+    """A fleet being packed: its runs, their estimated seconds, and the bytes they keep and the most that one passes through."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    seconds: float = 0.0
+    members: float = 0.0
+    passing: float = 0.0
+
+
 def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[PlannedRun]]:
     """The trunks of each stream, the longest first, to the least loaded fleet that has room for their live members.
 
@@ -26,14 +37,19 @@ def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[Plan
     packed: list[list[PlannedRun]] = []
     for group in grouped(runs, fleet_key).values():
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
-        bins: list[list[list[PlannedRun]]] = [[] for _ in range(min(cluster.workers, len(trunks)))]
+        shared = memory.shared_bytes(trunks[0][0])
+        bins = [Bin() for _ in range(min(cluster.workers, len(trunks)))]
         for trunk in trunks:
-            fitting = [b for b in bins if not b or memory.worker_bytes([*b, trunk]) <= room]
+            members, passing = memory.members_bytes(trunk), memory.passing_bytes(trunk)
+            fitting = [b for b in bins if not b.runs or shared + b.members + members + max(b.passing, passing) <= room]
             if not fitting:
-                bins.append([])
+                bins.append(Bin())
                 fitting = bins[-1:]
-            min(fitting, key=lambda b: sum(map(price.trunk_seconds, b))).append(trunk)
-        packed += [[run for trunk in b for run in trunk] for b in bins if b]
+            least = min(fitting, key=lambda b: b.seconds)
+            least.runs += trunk
+            least.seconds += price.trunk_seconds(trunk)
+            least.members, least.passing = least.members + members, max(least.passing, passing)
+        packed += [b.runs for b in bins if b.runs]
     return packed
 
 

@@ -75,9 +75,14 @@ def reading_bytes(run: PlannedRun) -> float:
         + lm_bytes(run.execution["lm_path"], batch)
 
 
+def shared_bytes(run: PlannedRun) -> float:
+    """What a worker needs however many trunks it trains."""
+    return PROCESS_BYTES + reading_bytes(run)
+
+
 def worker_bytes(trunks: Trunks) -> float:
     """One worker training these trunks side by side."""
-    return PROCESS_BYTES + reading_bytes(trunks[0][0]) + sum(map(members_bytes, trunks)) + max(map(passing_bytes, trunks))
+    return shared_bytes(trunks[0][0]) + sum(map(members_bytes, trunks)) + max(map(passing_bytes, trunks))
 
 
 def fleet_bytes(fleet: Sequence[PlannedRun]) -> float:
