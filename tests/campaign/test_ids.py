@@ -15,7 +15,8 @@ CORPUS = {"corpus_sha256": "c", "tokenizer_sha256": "t"}
 
 @pytest.mark.parametrize(("name", "overrides", "ids"), [
     ("demo", [], ["L2-topk-n128-k16-C5e10-s0-d6e8099709", "L2-topk-n8192-k16-C6.6e12-s0-35811e69b1"]),
-    ("demo", ["sae=relu_l1"], ["L2-relu_l1-n128-l5-C5e10-s0-51cc7019bc", "L2-relu_l1-n8192-l5-C6.6e12-s0-0eac8ff727"]),
+    ("demo", ["sae=relu_l1", "sae.sparsity_coeff=5"],
+     ["L2-relu_l1-n128-l5-C5e10-s0-51cc7019bc", "L2-relu_l1-n8192-l5-C6.6e12-s0-0eac8ff727"]),
     ("learning_rate", [], ["L2-topk-n256-k16-C2.58e10-s0-00f5d809ab", "L2-topk-n4096-k16-C6.6e12-s0-89232302d1"]),
 ])
 @pytest.mark.parametrize("execution", [[], ["activations=live", "cluster.workers=7", "cluster.memory_gb=3"]])

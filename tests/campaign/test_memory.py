@@ -21,7 +21,7 @@ def run(steps, n_latents=1000, seed=0, decay=0.2, kind="topk", batch=512):
 
 
 def cluster(workers=2, memory_gb=None, kind="local"):
-    return ClusterConfig(kind, workers, 1, memory_gb, 20, 1)
+    return ClusterConfig(kind, workers, 1, memory_gb, "auto", 20, 1)
 
 
 def test_the_estimate_knows_the_numbers_of_the_code_it_estimates():
