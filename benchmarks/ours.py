@@ -16,7 +16,8 @@ MATMUL, OPTIMISER = "encoder matmul", "optimiser traffic"
 
 def ours(s: Shape, kernels: str, sample: Tensor) -> Callable[[Tensor], object]:
     knobs = {"k": s.k} if s.kind == "topk" else {"sparsity_coeff": s.sparsity_coeff}
-    trainable = Trainable.create(SAESpec(s.kind, s.d_in, s.n_latents, **knobs), 0, InputSample.of(sample), kernels)
+    spec = SAESpec(s.kind, s.d_in, s.n_latents, dead_after_tokens=s.dead_after_tokens, **knobs)
+    trainable = Trainable.create(spec, 0, InputSample.of(sample), kernels)
     if s.kind == "relu_l1":
         pre_acts = trainable.sae.pre_acts(sample[:256])
         trainable.sae.b_enc.fill_(-float(pre_acts.flatten().kthvalue(int(pre_acts.numel() * (1 - s.l0 / s.n_latents))).values))

@@ -64,7 +64,7 @@ def sparsify(s: Shape) -> Step | None:
     since = torch.zeros(s.n_latents, dtype=torch.long)
 
     def step(x: Tensor) -> None:
-        out = coder(x, dead_mask=since > 10_000_000)
+        out = coder(x, dead_mask=since > s.dead_after_tokens)
         out.fvu.backward()
         torch.nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
         coder.remove_gradient_parallel_to_decoder_directions()

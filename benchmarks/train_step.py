@@ -81,7 +81,8 @@ def table(shape: Shape, found: dict[str, dict[str, Any]]) -> str:
                   f"{floor / found[ours]['seconds']:.0%} of it."]
     if peers:
         fastest = min(peers, key=lambda n: found[n]["seconds"])
-        lines.append(f"The fastest peer is {fastest}: ours is {found[fastest]['seconds'] / found[ours]['seconds']:.2f} x as fast.")
+        ratio = found[fastest]["seconds"] / found[ours]["seconds"]
+        lines.append(f"The fastest peer is {fastest}: ours is {ratio:.2f} x as fast.")
     return "\n".join(lines)
 
 
