@@ -37,14 +37,19 @@ def _equal(n: int, work: int) -> list[int]:
     return [n * i // parts for i in range(parts + 1)]
 
 
+@cache
+def _lanes(n_latents: int, least: int) -> int:
+    """The smallest divisor of n_latents that is at least `least`: lanes of one length, and one latent each if need be."""
+    return next((lanes for lanes in range(least, n_latents) if n_latents % lanes == 0), n_latents)
+
+
 def top_k(pre_acts: Tensor, k: int) -> Pairs:
     """The k largest pre-activations of each token, through a ReLU; pairs of a token are in the order of their latents."""
     n_tokens, n_latents = pre_acts.shape
-    lanes = max(64, 1 << (8 * k - 1).bit_length())
-    lanes = lanes if n_latents >= 2 * lanes else n_latents
+    lanes = _lanes(n_latents, max(64, 8 * k))
+    keys = pre_acts.contiguous().view(torch.int32).view(n_tokens, n_latents // lanes, lanes).numpy()
     values, latents = torch.empty(n_tokens, k), torch.empty(n_tokens, k, dtype=torch.int64)
-    _in_ranges(_equal(n_tokens, pre_acts.numel()), loops.top_k, pre_acts.contiguous().view(torch.int32).numpy(), k, lanes,
-               values.view(torch.int32).numpy(), latents.numpy())
+    _in_ranges(_equal(n_tokens, pre_acts.numel()), loops.top_k, keys, k, values.view(torch.int32).numpy(), latents.numpy())
     tokens = torch.arange(n_tokens).repeat_interleave(k, output_size=n_tokens * k)
     return Pairs(values.view(-1), tokens, latents.view(-1), torch.arange(0, n_tokens * k + 1, k))
 

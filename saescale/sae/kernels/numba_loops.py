@@ -2,7 +2,8 @@
 
 What is computed for one token, latent or block does not depend on the range it was part of, so the number of threads changes no
 bit. `reassoc` lets the compiler add in SIMD lanes: one fixed order for one instruction set and one length. NaN and Inf are kept.
-Inner loops run over whole slices: an index that might be negative keeps the compiler from using SIMD.
+Inner loops count from 0: an index that might be negative keeps the compiler from using SIMD. A slice counts references, on which
+threads contend: none inside loops over few numbers.
 """
 
 import numpy as np
@@ -57,34 +58,30 @@ def threshold(keys, k, most):
 
 
 @exact
-def raise_to(maxima, part):
-    """maxima = max(maxima, part), entry by entry; returns the largest magnitude of part."""
+def lane_maxima(keys, token, maxima):
+    """maxima[i] = the largest of keys[token, :, i]; returns whether the token has a NaN."""
+    n_chunks, lanes = keys.shape[1:]
     largest = np.int32(0)
-    for j in range(len(part)):
-        maxima[j] = max(maxima[j], part[j])
-        largest = max(largest, part[j] & _MAGNITUDE)
-    return largest
-
-
-@exact
-def lane_maxima(row, maxima):
-    """maxima[i] = the largest of row[i::lanes]; returns whether the row has a NaN."""
-    lanes, largest = len(maxima), np.int32(0)
-    maxima[:] = row[:lanes]
-    for start in range(0, len(row), lanes):
-        largest = max(largest, raise_to(maxima, row[start : start + lanes]))
+    for i in range(lanes):
+        maxima[i] = keys[token, 0, i]
+    for chunk in range(n_chunks):
+        for i in range(lanes):
+            key = keys[token, chunk, i]
+            maxima[i] = max(maxima[i], key)
+            largest = max(largest, key & _MAGNITUDE)
     return largest > _BEYOND_INFINITY
 
 
 @exact
-def reaching(row, maxima, bound, found, columns):
-    """Entries of the row that reach bound, and their columns, lane by lane; returns how many."""
-    count, lanes = 0, len(maxima)
-    for lane in range(lanes):
-        if maxima[lane] >= bound:
-            for j in range(lane, len(row), lanes):
-                if row[j] >= bound:
-                    found[count], columns[count] = row[j], j
+def reaching(keys, token, maxima, bound, found, columns):
+    """Entries of the token that reach bound, and their latents, lane by lane; returns how many."""
+    n_chunks, lanes = keys.shape[1:]
+    count = 0
+    for i in range(lanes):
+        if maxima[i] >= bound:
+            for chunk in range(n_chunks):
+                if keys[token, chunk, i] >= bound:
+                    found[count], columns[count] = keys[token, chunk, i], chunk * lanes + i
                     count += 1
     return count
 
@@ -116,19 +113,28 @@ def keep(k, found, columns, values, latents):
 
 
 @exact
-def top_k(first, last, keys, k, lanes, values, latents):
-    """The bits of positive floats order as integers do, +NaN above all; negative floats are negative integers.
+def mended(keys, token):
+    """keys[token] with every NaN as +NaN."""
+    row = keys[token : token + 1].copy()
+    return np.where((row & _MAGNITUDE) > _BEYOND_INFINITY, _MAGNITUDE, row)
 
-    The k-th largest of the maxima of `lanes` interleaved lanes is reached by at least k entries and by few more.
+
+@exact
+def top_k(first, last, keys, k, values, latents):
+    """keys [token, chunk, lane]: latent i is in lane i % lanes. The bits of positive floats order as integers do, +NaN above all;
+    negative floats are negative integers.
+
+    The k-th largest of the maxima of the lanes is reached by at least k entries and by few more.
     """
-    n = keys.shape[1]
-    maxima, found, columns = np.empty(lanes, np.int32), np.empty(n, np.int32), np.empty(n, np.int64)
+    n = keys.shape[1] * keys.shape[2]
+    maxima, found, columns = np.empty(keys.shape[2], np.int32), np.empty(n, np.int32), np.empty(n, np.int64)
     for token in range(first, last):
-        row = keys[token]
-        if lane_maxima(row, maxima):
-            row = np.where((row & _MAGNITUDE) > _BEYOND_INFINITY, _MAGNITUDE, row)
-            lane_maxima(row, maxima)
-        count = reaching(row, maxima, threshold(maxima, k, k + k // 4), found, columns)
+        if lane_maxima(keys, token, maxima):
+            whole = mended(keys, token)
+            lane_maxima(whole, 0, maxima)
+            count = reaching(whole, 0, maxima, threshold(maxima, k, k + k // 4), found, columns)
+        else:
+            count = reaching(keys, token, maxima, threshold(maxima, k, k + k // 4), found, columns)
         keep(k, found[:count], columns[:count], values[token], latents[token])
 
 
