@@ -78,7 +78,7 @@ def test_what_cannot_fit_is_refused_with_the_biggest_fleet_and_what_to_do():
 def test_a_large_fleet_beside_a_small_one_is_allowed_when_both_fit_together():
     runs = [run(1000, n_latents=200_000), run(1000, n_latents=1000)]
     both = sum(memory.worker_bytes([[r]]) for r in runs) * 1.01 / 1e9
-    memory.refuse_too_large(fleets(runs, cluster(2, both)), cluster(2, both))
+    assert memory.refuse_too_large(fleets(runs, cluster(2, both)), cluster(2, both)) is None
 
 
 def test_streams_that_differ_are_not_mixed():

@@ -61,7 +61,8 @@ def slow_loop(bed, run):
     """The run trained by nothing but Trainable.step over the stream, with its own schedule written out here."""
     inputs = Inputs(bed.store, run.science, run.execution)
     train = run.science["train"]
-    trainable = Trainable.create(SAESpec.of(run.science), train["seed"], inputs.sample, resolve("auto"))
+    trainable = Trainable.create(SAESpec.of(run.science), train["seed"], inputs.sample,
+                                 resolve(run.execution["kernels"]))
     size, n = train["batch_tokens"], train["n_tokens"] // train["batch_tokens"]
     decay = round(0.2 * n)
     for i in range(n):

@@ -124,7 +124,11 @@ def test_a_trunk_keeps_the_kernels_it_began_with_and_says_so(bed, monkeypatch, c
 
 def test_a_trunk_begun_with_kernels_that_are_not_installed_is_refused_and_kept(bed, monkeypatch, capfd):
     pytest.importorskip("numba")
-    run = stop_after(bed, monkeypatch, 2)
+    with monkeypatch.context() as m:
+        killed_at(m, 2)
+        with pytest.raises(Killed):
+            bed.launch(*LONG, "cluster.kernels=numba")
+    (run,) = bed.plan(*LONG).runs
     kept = sorted(p.name for p in bed.checkpoints(run).iterdir())
     with monkeypatch.context() as m:
         m.setattr(kernels, "find_spec", lambda _: None)
