@@ -37,9 +37,17 @@ def learning_rate(c: Config) -> float:
 
 def dead_after_tokens(c: Config) -> int:
     """A latent silent for this many training tokens is dead (topk): default min(10M, 100 * n_latents / k)."""
-    if c.train.dead_after_tokens is not None:
-        return c.train.dead_after_tokens
-    return min(10_000_000, 100 * c.sae.n_latents // c.sae.k) if c.sae.k else 10_000_000
+    given = c.train.dead_after_tokens
+    return given if given is not None else default_dead_after_tokens(c.sae.n_latents, c.sae.k)
+
+
+def default_dead_after_tokens(n_latents: int, k: int | None) -> int:
+    return min(10_000_000, 100 * n_latents // k) if k else 10_000_000
+
+
+def fork_step(steps: int, lr_decay_fraction: float) -> int:
+    """First step of a run's decay: before it, the run is its trunk."""
+    return steps - round(lr_decay_fraction * steps)
 
 
 def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +95,8 @@ def k_aux(c: Config, d_in: int) -> int | None:
     """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); topk only."""
     if c.sae.kind != "topk":
         return None
-    if c.sae.k_aux is not None:
-        return c.sae.k_aux
-    return min(2 ** round(math.log2(max(d_in / 2, 1))), c.sae.n_latents)
+    return c.sae.k_aux if c.sae.k_aux is not None else default_k_aux(d_in, c.sae.n_latents)
+
+
+def default_k_aux(d_in: int, n_latents: int) -> int:
+    return min(2 ** round(math.log2(max(d_in / 2, 1))), n_latents)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saescale.campaign.plan import PlannedRun
+from saescale.science import fork_step as first_decay_step
 
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
@@ -31,7 +32,7 @@ def trunk_steps(runs: Iterable[PlannedRun]) -> int:
 
 
 def fork_step(run: PlannedRun) -> int:
-    return run.steps - round(run.science["train"]["lr_decay_fraction"] * run.steps)
+    return first_decay_step(run.steps, run.science["train"]["lr_decay_fraction"])
 
 
 def step_seconds(science: Any) -> float:

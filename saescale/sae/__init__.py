@@ -1,4 +1,4 @@
 """The mathematics of one sparse autoencoder: model, kinds, losses, optimiser, kernels, export.
 
-Imports nothing else of saescale, only torch, numpy and safetensors.
+Imports torch, numpy, safetensors, and of saescale the ground floor alone.
 """

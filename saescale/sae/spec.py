@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saescale.sae.sparsity import KINDS
+from saescale.science import default_dead_after_tokens, default_k_aux
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class SAESpec:
         KINDS[self.kind].check(self)
         self._check_optimiser()
         if self.k_aux is None:
-            object.__setattr__(self, "k_aux", min(2 ** round(math.log2(max(self.d_in / 2, 1))), self.n_latents))
+            object.__setattr__(self, "k_aux", default_k_aux(self.d_in, self.n_latents))
         if self.dead_after_tokens is None:
-            default = 10_000_000 if self.k is None else min(10_000_000, math.ceil(100 * self.n_latents / self.k))
-            object.__setattr__(self, "dead_after_tokens", default)
+            object.__setattr__(self, "dead_after_tokens", default_dead_after_tokens(self.n_latents, self.k))
 
     def _check_optimiser(self) -> None:
         for name in ("beta1", "beta2"):

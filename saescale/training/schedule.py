@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saescale import science
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,7 +28,7 @@ class Schedule:
     @property
     def fork_step(self) -> int:
         """First step of the decay: before it, the run is its trunk."""
-        return self.steps - round(self.lr_decay_fraction * self.steps)
+        return science.fork_step(self.steps, self.lr_decay_fraction)
 
     def trunk_lr(self, step: int) -> float:
         """Constant after a linear warm-up."""
