@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saescale import kinds
 from saescale.sources import ActivationsConfig
 
-KINDS = ("relu_l1", "topk")
+KINDS = tuple(kinds.KINDS)
+SPARSITY_WARMUPS = ("tokens", "horizon")
 KERNELS = ("auto", "cpu", "numba")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
@@ -46,12 +48,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SAEConfig:
+    """`target_l0`: solve sparsity_coeff for it. `warmup`: the sparsity ramp lasts train.sparsity_warmup_tokens or the horizon."""
+
     kind: str
     n_latents: int
     k: int | None
     sparsity_coeff: float | None
     aux_coeff: float
     k_aux: int | None
+    target_l0: float | None = None
+    bandwidth: float | None = None
+    warmup: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,10 @@ class Config:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_ranges(self)
-        _check_sparsity(self.sae)
+        kinds.check(self.sae.kind, self.sae.n_latents, dataclasses.asdict(self.sae))
+        if self.sae.warmup == "horizon" and kinds.KINDS[self.sae.kind].keeps_k:
+            raise ValueError(f"sae.warmup=horizon is of no use to sae={self.sae.kind}: it has no sparsity penalty to ramp. "
+                             "Set it to tokens.")
         if self.train.n_tokens is not None and self.budget.flops is not None:
             raise ValueError(
                 f"two horizons given: train.n_tokens={self.train.n_tokens} and budget.flops={self.budget.flops:g}. "
@@ -135,7 +145,8 @@ class Config:
 
 
 def _check_choices(c: Config) -> None:
-    choices = {"sae.kind": (c.sae.kind, KINDS), "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
+    choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
+               "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
                "cluster.kernels": (c.cluster.kernels, KERNELS),
                "track.kind": (c.track.kind, ("off",))}
@@ -167,25 +178,6 @@ def _check_ranges(c: Config) -> None:
             raise ValueError(f"{key}={seed} is out of range: it must be below 2**63.")
     if c.data.n_ctx < 2:
         raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
-
-
-def _check_sparsity(sae: SAEConfig) -> None:
-    if sae.kind == "topk":
-        if sae.k is None or sae.k < 1:
-            raise ValueError(f"sae.k={sae.k} is out of range: sae=topk keeps k latents per token. Choose k >= 1.")
-        if sae.k > sae.n_latents:
-            raise ValueError(f"sae.k={sae.k} exceeds sae.n_latents={sae.n_latents}: k counts the latents kept per token. "
-                             f"Choose k <= {sae.n_latents}.")
-        if sae.k_aux is not None and sae.k_aux > sae.n_latents:
-            raise ValueError(f"sae.k_aux={sae.k_aux} exceeds sae.n_latents={sae.n_latents}: it counts dead latents. "
-                             f"Choose k_aux <= {sae.n_latents} or null.")
-    elif sae.sparsity_coeff is None or sae.sparsity_coeff < 0:
-        raise ValueError(f"sae.sparsity_coeff={sae.sparsity_coeff} is out of range: sae={sae.kind} needs a coefficient "
-                         "of 0 or more.")
-    for key, value, kind in (("sae.k", sae.k, "topk"), ("sae.sparsity_coeff", sae.sparsity_coeff, "relu_l1")):
-        if value is not None and sae.kind != kind:  # it would name and hash a run by what it does not use
-            raise ValueError(f"{key}={value} is of no use to sae={sae.kind}: only sae={kind} reads it. Set it to null, "
-                             f"or in a sweep under by_kind: {kind}:.")
 
 
 def lookup(config: Any, dotted: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from saescale.kinds import KINDS
+
 
 def flops_dense(d_in: int, n_latents: int, n_tokens: int) -> int:
     """Dense-equivalent training compute, the x-axis of every law: C = 12 * d_in * n_latents * n_tokens.
@@ -17,16 +19,13 @@ def tokens_for(flops: float, d_in: int, n_latents: int) -> float:
     return flops / (12 * d_in * n_latents)
 
 
-def flops_executed(kind: str, d_in: int, n_latents: int, n_tokens: int, l0: float) -> float:
-    """FLOPs the kernels really execute in training.
+def flops_executed(kind: str, d_in: int, n_latents: int, n_tokens: int, pairs: float) -> float:
+    """FLOPs the kernels really execute in training, on `pairs` (token, latent) pairs in all.
 
-    topk: dense encoder 2 d n, then decode, values' gradient and two sparse weight gradients, each 2 l0 d.
-    relu_l1: dense encoder and decoder, and both weight gradients and the latents' gradient: 10 d n.
-    Optimiser and selection are not counted.
+    The dense encoder, 2 d n per token, then 2 d for each pair and product: decoding, the gradient of the values and those of the
+    two weights (kinds.KINDS: pair_products). A dense step works on all token * n pairs. Optimiser and selection are not counted.
     """
-    if kind == "topk":
-        return n_tokens * (2 * d_in * n_latents + 8 * l0 * d_in)
-    return n_tokens * 10 * d_in * n_latents
+    return 2.0 * d_in * (n_tokens * n_latents + KINDS[kind].pair_products * pairs)
 
 
 def flops_lm_forward(n_parameters: int, n_tokens: int) -> int:

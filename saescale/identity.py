@@ -15,7 +15,7 @@ from typing import Any
 
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
-NEUTRAL_DEFAULTS: dict[str, Any] = {}
+NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None}
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
@@ -94,7 +94,9 @@ def run_id(science: Mapping[str, Any]) -> str:
     """
     sae, train = science["sae"], science["train"]
     flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
-    sparsity = f"k{sae['k']}" if sae.get("k") else f"l{short_number(sae['sparsity_coeff'])}"
+    target = sae.get("target_l0")
+    penalty = f"t{short_number(target)}" if target else f"l{short_number(sae['sparsity_coeff'] or 0)}"
+    sparsity = f"k{sae['k']}" if sae.get("k") else penalty
     return (f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-{sparsity}"
             f"-C{short_number(flops)}-s{train['seed']}-{fingerprint(science)[:10]}")
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from saescale import kinds
 from saescale.config import Config
 from saescale.flops import tokens_for
 
@@ -76,26 +77,43 @@ def synthetic_science_block(c: Config) -> dict[str, Any]:
 def _block(c: Config, inputs: dict[str, Any], held_out: dict[str, Any]) -> dict[str, Any]:
     d_in = inputs["lm"]["d_in"]
     return inputs | {
-        "sae": dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, d_in)},
+        "sae": sae_block(c, d_in),
         "train": {"n_tokens": horizon_tokens(c, d_in), "batch_tokens": c.train.batch_tokens, "lr": learning_rate(c),
                   "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
-                  "sparsity_warmup_tokens": sparsity_warmup_tokens(c), "dead_after_tokens": dead_after_tokens(c),
+                  "sparsity_warmup_tokens": sparsity_warmup_tokens(c, d_in), "dead_after_tokens": dead_after_tokens(c),
                   "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
                   "precision": "float32", "seed": c.seed},
         "eval": held_out,
     }
 
 
-def sparsity_warmup_tokens(c: Config) -> int:
-    """0 for topk, whose sparsity has no coefficient to warm up: the setting must not tell two equal runs apart."""
-    return 0 if c.sae.kind == "topk" else c.train.sparsity_warmup_tokens
+def sae_block(c: Config, d_in: int) -> dict[str, Any]:
+    """The kind's settings; `warmup` is left out, since train.sparsity_warmup_tokens says what it comes to."""
+    settings = dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, d_in), "bandwidth": bandwidth(c, d_in)}
+    del settings["warmup"]
+    return settings
+
+
+def sparsity_warmup_tokens(c: Config, d_in: int) -> int:
+    """Tokens of the sparsity ramp: as given, or the horizon, which makes a run alone on its trunk (the horizon is in its id).
+
+    0 for kinds that keep k, whose sparsity has no coefficient to warm up: the setting must not tell two equal runs apart.
+    """
+    if kinds.KINDS[c.sae.kind].keeps_k:
+        return 0
+    return horizon_tokens(c, d_in) if c.sae.warmup == "horizon" else c.train.sparsity_warmup_tokens
 
 
 def k_aux(c: Config, d_in: int) -> int | None:
-    """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); topk only."""
-    if c.sae.kind != "topk":
+    """Latents of the auxiliary loss: as given, or the power of two nearest d_in / 2 (Gao et al. 2024); kinds with AuxK only."""
+    if "k_aux" not in kinds.KINDS[c.sae.kind].settings:
         return None
     return c.sae.k_aux if c.sae.k_aux is not None else default_k_aux(d_in, c.sae.n_latents)
+
+
+def bandwidth(c: Config, d_in: int) -> float | None:
+    """Of the step's estimator at inputs of mean square norm d_in: as given, or as published; JumpReLU kinds only."""
+    return c.sae.bandwidth if c.sae.bandwidth is not None else kinds.default_bandwidth(c.sae.kind, d_in)
 
 
 def default_k_aux(d_in: int, n_latents: int) -> int:

@@ -38,7 +38,7 @@ def saescale(monkeypatch, capsys):
     (["plan", "tiny", "train.n_tokens=null", "budget.flops=null"], "two horizons given"),
     (["plan", "../tiny"], "is not a sweep name"),
     (["plan", "nope"], "Choose one of: tiny"),
-    (["plan", "tiny", "sae=gated"], "Choose one of: relu_l1, topk"),
+    (["plan", "tiny", "sae=grated"], "Choose one of: batchtopk, gated, jumprelu, jumprelu_tanh, matryoshka, relu_l1, topk"),
     (["plan", "tiny", "lm=/no/such/folder"], "/no/such/folder does not exist"),
     (["plan", "tiny", "seed=interval(0,1)"], "cannot be read"),
     (["launch", "tiny", "+x=1"], "keys are fixed"),

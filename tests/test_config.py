@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saescale import config as conf
 from saescale import science as sci
-from saescale.identity import fingerprint, run_id
+from saescale.identity import fingerprint, run_id, trunk_id
 
 GIVEN = {
     "lm": {"path": None, "hook_name": "blocks.1.hook_resid_post", "dtype": "float32"},
@@ -120,7 +120,8 @@ def test_the_two_lists_above_name_every_setting():
     leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
-                 "track.kind", "train.sparsity_warmup_tokens"} | {f"activations.{k}" for k in SYNTHETIC}
+                 "track.kind", "train.sparsity_warmup_tokens",
+                 "sae.target_l0", "sae.bandwidth", "sae.warmup"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
 
@@ -165,7 +166,8 @@ def test_a_negative_budget_is_refused():
 
 
 @pytest.mark.parametrize(("key", "value", "choice"), [
-    ("sae.kind", "gated", "relu_l1, topk"), ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
+    ("sae.kind", "grated", "batchtopk, gated, jumprelu"),
+    ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
     ("cluster.kind", "slurm", "inprocess, local"), 
     ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
@@ -178,10 +180,50 @@ def test_k_above_n_latents_is_refused_with_what_k_means():
     assert conf.from_mapping(put({"sae.k": 1024})).sae.k == 1024
 
 
-@pytest.mark.parametrize("changes", [{"sae.kind": "relu_l1", "sae.k": 16, "sae.sparsity_coeff": 5.0},
-                                     {"sae.sparsity_coeff": 5.0}])
+RELU = {"sae.kind": "relu_l1", "sae.k": None, "sae.sparsity_coeff": 5.0, "sae.aux_coeff": 0.0}
+JUMP = {**RELU, "sae.kind": "jumprelu"}
+
+
+@pytest.mark.parametrize("changes", [
+    {**RELU, "sae.k": 16}, {"sae.sparsity_coeff": 5.0}, {"sae.target_l0": 16}, {"sae.bandwidth": 1.0}, {**RELU, "sae.k_aux": 8},
+    {**RELU, "sae.bandwidth": 1.0}, {**RELU, "sae.aux_coeff": 0.5}, {**JUMP, "sae.aux_coeff": 0.5}, {"sae.warmup": "horizon"},
+    {"sae.kind": "matryoshka", "sae.target_l0": 16}, {**JUMP, "sae.kind": "gated", "sae.bandwidth": 0.1}])
 def test_a_sparsity_setting_the_kind_does_not_read_is_refused(changes):
     assert "is of no use to" in refused(changes)
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({**RELU, "sae.target_l0": 512}, "target_l0=512.0 is out of range: it counts active latents per token of sae.n_latents"),
+    ({**RELU, "sae.target_l0": 0}, "Choose it above 0 and below 512, or null"),
+    ({**RELU, "sae.sparsity_coeff": 0.0, "sae.target_l0": 16}, "sae.sparsity_coeff=0 cannot be solved for sae.target_l0"),
+    ({**JUMP, "sae.bandwidth": 0.0}, "sae.bandwidth=0.0 is out of range"),
+    ({**RELU, "sae.sparsity_coeff": None}, "sae=relu_l1 needs a coefficient of 0 or more"),
+    ({"sae.kind": "matryoshka", "sae.n_latents": 31}, "sae.n_latents=31 is too few for sae=matryoshka: choose at least 32"),
+    ({"sae.kind": "batchtopk", "sae.k": 1025}, "sae.k=1025 exceeds sae.n_latents=1024"),
+    ({"sae.kind": "batchtopk", "sae.k": None}, "sae=batchtopk keeps k latents per token"),
+    ({**RELU, "sae.warmup": "whole"}, "sae.warmup='whole' is not known. Choose one of: tokens, horizon")])
+def test_a_setting_of_a_kind_out_of_range_is_refused_in_one_sentence(changes, sentence):
+    assert sentence in refused(changes)
+
+
+def test_what_a_kind_solves_for_and_its_bandwidth_are_part_of_who_it_is():
+    found = science(JUMP)["sae"]
+    assert (found["bandwidth"], found["k_aux"], found["target_l0"]) == (pytest.approx(1e-3 * 128**0.5, rel=1e-5), None, None)
+    assert "warmup" not in found
+    others = [JUMP, {**JUMP, "sae.target_l0": 16}, {**JUMP, "sae.target_l0": 32}, {**JUMP, "sae.bandwidth": 0.5}]
+    assert len({fingerprint(science(c)) for c in others}) == 4
+    assert "-jumprelu-n1024-t16-" in run_id(science(others[1]))
+    assert science({**JUMP, "sae.kind": "jumprelu_tanh"})["sae"]["bandwidth"] == 2.0
+
+
+def test_a_sparsity_ramp_over_the_horizon_makes_the_horizon_part_of_the_trunk():
+    def ids(changes):
+        ramp = {**RELU, "train.sparsity_warmup_tokens": 512, **changes}
+        return [trunk_id(science({**ramp, "train.n_tokens": n})) for n in (5120, 10240)]
+
+    assert len(set(ids({}))) == 1
+    assert len(set(ids({"sae.warmup": "horizon"}))) == 2
+    assert science({**RELU, "sae.warmup": "horizon"})["train"]["sparsity_warmup_tokens"] == 10240
 
 
 def test_two_horizons_are_refused():
@@ -219,7 +261,7 @@ def test_dead_after_is_a_hundred_times_the_mean_gap_between_firings():
 
 
 def test_the_sparsity_warm_up_is_part_of_relu_l1_and_not_of_topk():
-    relu = {"sae.kind": "relu_l1", "sae.k": None, "sae.sparsity_coeff": 5.0}
+    relu = RELU
     warm = {"train.sparsity_warmup_tokens": 256}
     assert fingerprint(science({**relu, **warm})) != fingerprint(science(relu))
     assert fingerprint(science(warm)) == fingerprint(science({}))

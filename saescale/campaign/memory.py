@@ -15,6 +15,7 @@ from saescale.activations.folder import LMFolder
 from saescale.campaign import price
 from saescale.campaign.plan import PlannedRun
 from saescale.config import ClusterConfig
+from saescale.kinds import KINDS
 from saescale.sources import SYNTHETIC_BATCH_TOKENS, is_synthetic
 
 # Measured: Python with torch, and what importing transformer-lens and transformers adds.
@@ -23,14 +24,13 @@ SEGMENT_BATCHES = 32  # forward batches of one shuffled segment (activations/str
 BLOCK_TOKENS = 16384  # a branch stays to the end of the block it ends in (training/fleet.py)
 INFERENCE_TOKENS = 1024  # encoded at once when a dictionary is measured (sae/model.py)
 MEMBER_BYTES = 16  # a parameter: fp32 weight, gradient and two moments
-PASSING_BYTES = {"topk": 12, "relu_l1": 16}  # of a step, per token and latent; measured: 5 to 9 (AuxK on most latents) and 12
 
 Trunks = Sequence[Sequence[PlannedRun]]
 
 
 def n_params(run: PlannedRun) -> int:
     d_in, n_latents = run.science["lm"]["d_in"], run.science["sae"]["n_latents"]
-    return 2 * d_in * n_latents + n_latents + d_in
+    return 2 * d_in * n_latents + (1 + KINDS[run.science["sae"]["kind"]].vectors) * n_latents + d_in
 
 
 def live_members(trunk: Sequence[PlannedRun]) -> int:
@@ -50,7 +50,7 @@ def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
     """What comes and goes with one trunk: latents of a step, or its checkpoint while it is read."""
     science = trunk[0].science
     tokens = max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
-    step = PASSING_BYTES[science["sae"]["kind"]] * tokens * science["sae"]["n_latents"]
+    step = KINDS[science["sae"]["kind"]].passing_bytes * tokens * science["sae"]["n_latents"]
     return max(step, 24 * n_params(trunk[0]) * live_members(trunk))
 
 

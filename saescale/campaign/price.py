@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saescale.campaign.plan import PlannedRun
+from saescale.kinds import KINDS
 from saescale.science import fork_step as first_decay_step
 
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
@@ -38,7 +39,8 @@ def fork_step(run: PlannedRun) -> int:
 def step_seconds(science: Any) -> float:
     """Estimated seconds of one training step on one core."""
     batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
-    dense = 4.0 if science["sae"]["kind"] == "relu_l1" else 1.0
+    facts = KINDS[science["sae"]["kind"]]
+    dense = 1.0 if facts.keeps_k else float(facts.pair_products)
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
 
 
@@ -50,14 +52,22 @@ def sharing(runs: Sequence[PlannedRun]) -> str:
     """One line: which runs share a trunk, and why the others train alone."""
     groups = list(by_trunk(runs).values())
     together = [g for g in groups if len(g) > 1 and any(fork_step(r) for r in g)]
-    only = sum(len(g) == 1 for g in groups)
+    ramped = sum(len(g) for g in groups if ramps_to_its_end(g[0]))
+    only = sum(len(g) == 1 and not ramps_to_its_end(g[0]) for g in groups)
     decaying = sum(len(g) for g in groups if len(g) > 1 and not any(fork_step(r) for r in g))
     parts = [f"{sum(map(len, together))} runs share {counted(len(together), 'trunk')}"] if together else []
     reasons = [f"{only} with the only horizon of their trunk"] if only else []
+    reasons += [f"{ramped} whose sparsity ramp lasts the horizon (sae.warmup)"] if ramped else []
     reasons += [f"{decaying} that decay from their first step (train.lr_decay_fraction)"] if decaying else []
     if reasons:
         parts.append(f"alone: {', '.join(reasons)}")
     return "; ".join(parts)
+
+
+def ramps_to_its_end(run: PlannedRun) -> bool:
+    """Its sparsity ramp depends on the horizon, so no other horizon shares its trunk. No ramp at all is none."""
+    train = run.science["train"]
+    return train["sparsity_warmup_tokens"] >= train["n_tokens"] > 0
 
 
 def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:

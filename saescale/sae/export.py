@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
+from saescale.sae.kinds import KINDS
 from saescale.sae.model import SAE
-from saescale.sae.sparsity import KINDS
 
 CFG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 SAELENS_FORMAT = "6.54.12"  # the version whose format this is; SAELens rewrites configs without one of at least 6.0.0
@@ -18,8 +18,8 @@ SAELENS_FORMAT = "6.54.12"  # the version whose format this is; SAELens rewrites
 def unscaled(sae: SAE, scale: float) -> SAE:
     """The SAE of raw activations x_raw = x / scale that equals `sae` of x: x_hat_raw(x_raw) = x_hat(x) / scale.
 
-    ReLU and top-k are positively homogeneous, so the weights stay and both biases are divided by scale. Latent activations come
-    out divided by scale too.
+    ReLU, top-k and a step at a threshold are positively homogeneous, so the weights stay and biases and thresholds are divided by
+    scale. Latent activations come out divided by scale too.
     """
     if not 0 < scale < float("inf"):
         raise ValueError(
@@ -28,6 +28,7 @@ def unscaled(sae: SAE, scale: float) -> SAE:
     raw = sae.clone()
     raw.b_enc.div_(scale)
     raw.b_dec.div_(scale)
+    raw.kind.unscale_(raw.own, scale)
     return raw
 
 
@@ -52,12 +53,14 @@ def save(sae: SAE, scale: float, folder: str | Path, metadata: Mapping[str, Any]
         "metadata": {
             "sae_lens_version": SAELENS_FORMAT,
             "sae_lens_training_version": None,
+            "training_architecture": kind.training_architecture or kind.architecture,
             **metadata,
             "saescale": {"kind": kind.name, "settings": kind.inference_settings(), "scale": scale},
         },
     }
     text = json.dumps(cfg, indent=2, allow_nan=False)  # before anything is written
-    weights = serialise({name: tensor.contiguous() for name, tensor in raw.params().items()})
+    tensors = {"W_enc": raw.W_enc, "W_dec": raw.W_dec, "b_dec": raw.b_dec} | kind.exported(raw)
+    weights = serialise({name: tensor.contiguous() for name, tensor in tensors.items()})
     (folder / WEIGHTS_FILE).write_bytes(weights)  # not save_file: a full disk must be an OSError
     (folder / CFG_FILE).write_text(text + "\n")
 
@@ -73,6 +76,7 @@ def load(folder: str | Path) -> SAE:
         raise ValueError(
             f"{folder / CFG_FILE} was not written by saescale, or by one that knows more kinds than {', '.join(KINDS)}."
         )
-    tensors = load_file(folder / WEIGHTS_FILE)
-    encoder_rows = tensors.pop("W_enc").T.contiguous()
-    return SAE(KINDS[own["kind"]](**own["settings"]), W_enc=encoder_rows.T, **tensors)
+    tensors, kind = load_file(folder / WEIGHTS_FILE), KINDS[own["kind"]](**own["settings"])
+    b_enc, kept = kind.imported(tensors)
+    encoder_rows = tensors["W_enc"].T.contiguous()
+    return SAE(kind, encoder_rows.T, b_enc, tensors["W_dec"], tensors["b_dec"], kept)

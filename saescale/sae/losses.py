@@ -1,6 +1,6 @@
 """What a training step measures and remembers, and the auxiliary loss for dead latents."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,11 +29,18 @@ class Memory:
     tokens_since_fired  [n_latents] int64, counted in whole batches: 0 if the latent fired in the last one
     input_variance      []  float64, sum over d_in of the variance of the inputs about their mean, on the first sample
     last_l0             []  float64, mean l0 of the last batch (n_latents before the first)
+    own                 what the kind or the control of its penalty remembers (Kind.scalars, control.py), each [] float64
     """
 
     tokens_since_fired: Tensor
     input_variance: Tensor
     last_l0: Tensor
+    own: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def last_touched(self) -> Tensor:
+        """[] entries per token that the last batch worked on, or would have, had it been sparse: for the switch to sparse."""
+        return self.own.get("touched", self.last_l0)
 
     def record(self, n_tokens: int, fired: Tensor, l0: Scalar) -> None:
         """Counts one batch. fired: indices of the latents that were active in it, in any order, repeats allowed."""
@@ -48,10 +55,8 @@ class Memory:
         return (self.tokens_since_fired >= dead_after_tokens).nonzero().view(-1)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def clone(self) -> "Memory":
-        return replace(self, **{name: tensor.clone() for name, tensor in self.tensors().items()})
+        kept = ("tokens_since_fired", "input_variance", "last_l0")
+        return {name: getattr(self, name) for name in kept} | self.own
 
 
 def aux_k_gradients(

@@ -5,19 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saescale.sae.sparsity import KINDS
+from saescale import kinds
 from saescale.science import default_dead_after_tokens, default_k_aux
+
+OWN = ("kind", "n_latents", "k", "sparsity_coeff", "aux_coeff", "k_aux", "target_l0", "bandwidth")
+SHARED = ("dead_after_tokens", "grad_clip", "beta1", "beta2", "eps")
 
 
 @dataclass(frozen=True)
 class SAESpec:
-    """The part of a run's settings that the mathematics needs. Lengths are tokens.
+    """The part of a run's settings that the mathematics needs. Lengths are tokens; inputs have mean square norm d_in.
 
-    kind               one of sparsity.KINDS: "topk", "relu_l1"
-    k                  latents kept per token (topk only)
-    sparsity_coeff     lambda of the L1 term, with inputs at mean square norm d_in (relu_l1 only)
-    aux_coeff, k_aux   weight and width of AuxK (topk only); k_aux None = the power of two nearest d_in / 2 (Gao et al. 2024)
-    dead_after_tokens  silent this long = dead; None = min(10M, 100 n_latents / k) for topk, 10M for other kinds
+    kind               one of saescale.kinds.KINDS, which says what each of the next six settings is read by
+    k                  latents kept per token
+    sparsity_coeff     weight of the sparsity penalty, or where the search for it begins
+    aux_coeff          weight of the auxiliary loss; None = as published
+    k_aux              width of AuxK; None = the power of two nearest d_in / 2 (Gao et al. 2024)
+    target_l0          active latents per token that sparsity_coeff is solved for; None = it stays as it is
+    bandwidth          width of the step function's estimator; None = as published
+    dead_after_tokens  silent this long = dead; None = min(10M, 100 n_latents / k), 10M for kinds without k
     grad_clip          largest global norm of the gradient; None = never clipped
     Raises ValueError, one sentence, for a combination that means nothing.
     """
@@ -27,8 +33,10 @@ class SAESpec:
     n_latents: int
     k: int | None = None
     sparsity_coeff: float | None = None
-    aux_coeff: float = 1 / 32
+    aux_coeff: float | None = None
     k_aux: int | None = None
+    target_l0: float | None = None
+    bandwidth: float | None = None
     dead_after_tokens: int | None = None
     grad_clip: float | None = 1.0
     beta1: float = 0.9
@@ -37,24 +45,28 @@ class SAESpec:
 
     @classmethod
     def of(cls, science: Mapping[str, Any]) -> "SAESpec":
-        """The spec of a run's science block."""
+        """The spec of a run's science block, of this version or an older one with fewer settings."""
         sae, train = science["sae"], science["train"]
-        own = {key: sae[key] for key in ("kind", "n_latents", "k", "sparsity_coeff", "aux_coeff", "k_aux")}
-        shared = {key: train[key] for key in ("dead_after_tokens", "grad_clip", "beta1", "beta2", "eps")}
-        return cls(d_in=science["lm"]["d_in"], **own, **shared)
+        read = kinds.KINDS[sae["kind"]].settings | {"kind", "n_latents"}
+        own = {key: sae.get(key) for key in OWN if key in read}
+        return cls(d_in=science["lm"]["d_in"], **own, **{key: train[key] for key in SHARED})
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"sae.kind={self.kind!r} does not exist: choose one of {', '.join(KINDS)}.")
         for name in ("d_in", "n_latents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"sae.{name}={getattr(self, name)} must be at least 1.")
-        KINDS[self.kind].check(self)
+        kinds.check(self.kind, self.n_latents, {key: getattr(self, key) for key in kinds.MEANINGS})
         self._check_optimiser()
-        if self.k_aux is None:
-            object.__setattr__(self, "k_aux", default_k_aux(self.d_in, self.n_latents))
-        if self.dead_after_tokens is None:
-            object.__setattr__(self, "dead_after_tokens", default_dead_after_tokens(self.n_latents, self.k))
+        facts = kinds.KINDS[self.kind]
+        defaults = {
+            "aux_coeff": facts.aux_coeff,
+            "k_aux": default_k_aux(self.d_in, self.n_latents) if "k_aux" in facts.settings else None,
+            "bandwidth": kinds.default_bandwidth(self.kind, self.d_in),
+            "dead_after_tokens": default_dead_after_tokens(self.n_latents, self.k),
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
     def _check_optimiser(self) -> None:
         for name in ("beta1", "beta2"):

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from saescale.sae import kernels, model, optim
+from saescale.sae import control, kernels, model, optim
 from saescale.sae.kernels.cpu import denormals_flushed
+from saescale.sae.kinds import KINDS
 from saescale.sae.losses import Memory, Terms
 from saescale.sae.model import SAE, InputSample
-from saescale.sae.sparsity import KINDS
 from saescale.sae.spec import SAESpec
 
 STATISTICS = ("loss", "sum_sq_error", "l0", "grad_norm", "aux_loss")
@@ -24,7 +24,7 @@ class Trainable:
         d_in, n_latents = spec.d_in, spec.n_latents
         kind = KINDS[spec.kind].from_spec(spec)
         self.spec, self.backend, self.kernels = spec, backend, kernels.backend(backend)
-        self.params = torch.empty(model.n_params(d_in, n_latents))
+        self.params = torch.empty(model.n_params(kind, d_in, n_latents))
         self.grad = torch.zeros_like(self.params)
         self.sae = model.views(kind, self.params, d_in, n_latents)
         self.grads = model.views(kind, self.grad, d_in, n_latents)
@@ -35,7 +35,11 @@ class Trainable:
             torch.zeros(n_latents, dtype=torch.int64),
             torch.tensor(input_variance, dtype=torch.float64),
             torch.tensor(float(n_latents), dtype=torch.float64),
+            model.scalars(kind, n_latents),
         )
+        self.sae.own |= self.memory.own  # the same tensors: inference sees what training remembers
+        for name, tensor in self.memory.own.items():
+            tensor.copy_(sae.own[name])
         self.statistics = torch.zeros(len(STATISTICS) + 1, dtype=torch.float64)  # sums since last read, then steps
 
     @classmethod
@@ -49,6 +53,9 @@ class Trainable:
             terms = self.compute_gradients(x, sparsity_scale)
             unit = self.sae.W_dec if self.sae.kind.unit_decoder else None
             norm = self.adam.update(self.kernels, self.spec, lr, self.params, self.grad, unit)
+            if self.spec.target_l0 is not None:
+                wanted = control.set_point(self.spec.target_l0, self.spec.n_latents, sparsity_scale)
+                control.follow(self.memory.own, float(terms.l0), wanted, lr)
             self._count(terms, norm)
 
     def compute_gradients(self, x: Tensor, sparsity_scale: float = 1.0) -> Terms:

@@ -16,11 +16,13 @@ import torch
 import saescale
 from saescale import flops, identity
 from saescale.activations.inputs import Inputs
+from saescale.kinds import KINDS
 from saescale.measure.evaluate import HeldOut, evaluate
 from saescale.measure.recovery import recovery
 from saescale.records import record
 from saescale.records.store import read_json, write_bytes, write_json
 from saescale.sae import export
+from saescale.sae.entries import SPARSE_BELOW
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 from saescale.sources import is_synthetic
@@ -68,6 +70,7 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
     numbers, first = evaluate(member.trainable.sae, bench.held_out)
+    numbers |= solved(science, member.trainable)
     if is_synthetic(science):
         numbers |= recovery(member.trainable.sae, science)
     export.save(member.trainable.sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
@@ -81,11 +84,27 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
         "fingerprint": identity.fingerprint(science), "metrics": numbers, "n_tokens": n_tokens, "steps": member.step,
         "wall_s": round(member.seconds, 3),
         "flops": {"flops_dense": flops.flops_dense(d_in, sae["n_latents"], n_tokens),
-                  "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, numbers["l0"] or 0.0),
+                  "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens,
+                                                           pairs_worked_on(member.trainable, n_tokens)),
                   "flops_lm": bench.lm and flops.flops_lm_forward(bench.lm.n_parameters, n_tokens)},
         "environment": environment(member.trainable.backend), "finished": time.time()})
     write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
                                          "tokens": n_tokens, "n_tokens": n_tokens})
+
+
+def solved(science: dict[str, Any], trainable: Trainable) -> dict[str, float]:
+    """The wanted l0 and the penalty's weight at the end, for a run whose weight was solved for."""
+    target = science["sae"].get("target_l0")
+    return {} if target is None else {"target_l0": target, "final_sparsity_coeff": float(trainable.sae.own["sparsity_coeff"])}
+
+
+def pairs_worked_on(trainable: Trainable, n_tokens: int) -> float:
+    """(token, latent) pairs of the whole training: counted where the kind counts them, else as its last l0 suggests."""
+    counted, l0, n_latents = trainable.memory.own.get("entries"), float(trainable.memory.last_l0), trainable.spec.n_latents
+    if counted is not None:
+        return float(counted)
+    dense = not KINDS[trainable.spec.kind].keeps_k and l0 >= SPARSE_BELOW * n_latents
+    return n_tokens * (n_latents if dense else l0)
 
 
 def environment(kernels: str) -> dict[str, Any]:

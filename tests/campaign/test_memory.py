@@ -8,6 +8,7 @@ from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import PlannedRun
 from saescale.config import ClusterConfig
 from saescale.sae import model
+from saescale.sae.kinds import KINDS
 from saescale.training import fleet
 
 D = 64
@@ -26,7 +27,9 @@ def cluster(workers=2, memory_gb=None, kind="local"):
 
 def test_the_estimate_knows_the_numbers_of_the_code_it_estimates():
     assert stream.SEGMENT_BATCHES == memory.SEGMENT_BATCHES and fleet.BLOCK_TOKENS == memory.BLOCK_TOKENS
-    assert model.INFERENCE_TOKENS == memory.INFERENCE_TOKENS and model.n_params(D, 1000) == memory.n_params(run(1))
+    assert model.INFERENCE_TOKENS == memory.INFERENCE_TOKENS
+    for name, kind in KINDS.items():
+        assert model.n_params(kind, D, 1000) == memory.n_params(run(1, kind=name))
 
 
 def test_live_members_are_the_trunk_and_the_branches_open_at_the_same_time():

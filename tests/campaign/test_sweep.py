@@ -1,5 +1,6 @@
 import pytest
 
+from saescale import config as conf
 from saescale.campaign.sweep import Override, cells, group_choices, load
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -68,9 +69,9 @@ def test_an_unknown_key_is_refused_with_the_nearest():
 
 
 def test_an_unknown_group_choice_is_refused_with_the_known_ones(project):
-    assert refused("sae=gated") == "sae=gated is not known. Choose one of: relu_l1, topk."
-    project.sweep("bad", MINIMAL.replace("train=small", "sae=gated"))
-    assert "'sae=gated' is not known. Choose one of: sae=relu_l1, sae=topk." in refused(name="bad")
+    assert refused("sae=grated") == f"sae=grated is not known. Choose one of: {', '.join(conf.KINDS)}."
+    project.sweep("bad", MINIMAL.replace("train=small", "sae=grated"))
+    assert "'sae=grated' is not known. Choose one of: sae=batchtopk, sae=gated, sae=jumprelu," in refused(name="bad")
 
 
 @pytest.mark.parametrize("text", ["seed", "seed=interval(0,1)", "sae=glob(*)", "seed=nosuch(1)", "a=b=[", "seed=1,,2"])
@@ -131,4 +132,4 @@ def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, t
 
 
 def test_conf_falls_back_to_the_one_that_ships():
-    assert group_choices()["sae"] == ["relu_l1", "topk"]
+    assert group_choices()["sae"] == list(conf.KINDS)

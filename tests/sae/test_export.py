@@ -11,7 +11,11 @@ from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 
-SPECS = {"topk": SAESpec("topk", 16, 60, k=4), "relu_l1": SAESpec("relu_l1", 16, 60, sparsity_coeff=1.0)}
+KNOBS = {"topk": dict(k=4), "batchtopk": dict(k=4), "matryoshka": dict(k=4), "relu_l1": dict(sparsity_coeff=1.0),
+         "jumprelu": dict(sparsity_coeff=0.5, bandwidth=0.5), "jumprelu_tanh": dict(sparsity_coeff=1.0),
+         "gated": dict(sparsity_coeff=1.0)}
+SPECS = {kind: SAESpec(kind, 16, 60, **knobs) for kind, knobs in KNOBS.items()}
+ARCHITECTURES = {"topk": "topk", "relu_l1": "standard", "gated": "gated"}  # the others are thresholds by then: jumprelu
 SCALE = 3.7
 
 
@@ -36,21 +40,30 @@ def test_the_export_of_raw_activations_equals_the_training_time_function(trained
 
 
 def test_a_forward_pass_as_saelens_writes_it_gives_the_same_reconstruction(trained, tmp_path):
-    """SAELens 6.54, StandardSAE and TopKSAE: subtract b_dec if the flag says so, activate, decode; nothing else is on."""
+    """SAELens 6.54, its inference classes: subtract b_dec if the flag says so, activate, decode; nothing else is on."""
     sae, x = trained
     export.save(sae, SCALE, tmp_path, {})
     cfg, w = json.loads((tmp_path / "cfg.json").read_text()), load_file(tmp_path / "sae_weights.safetensors")
+    architecture = ARCHITECTURES.get(sae.kind.name, "jumprelu")
+    assert cfg["architecture"] == architecture
+    vectors = {"gated": ("b_gate", "b_mag", "r_mag"), "jumprelu": ("b_enc", "threshold")}.get(architecture, ("b_enc",))
     assert {name: tuple(tensor.shape) for name, tensor in w.items()} == {
-        "W_enc": (16, 60), "b_enc": (60,), "W_dec": (60, 16), "b_dec": (16,)
+        "W_enc": (16, 60), "W_dec": (60, 16), "b_dec": (16,), **dict.fromkeys(vectors, (60,))
     }  # fmt: skip
     x_raw = x / SCALE
-    pre_acts = (x_raw - w["b_dec"] if cfg["apply_b_dec_to_input"] else x_raw) @ w["W_enc"] + w["b_enc"]
+    w["b_enc"] = w.get("b_enc", w.get("b_gate"))
+    projected = (x_raw - w["b_dec"] if cfg["apply_b_dec_to_input"] else x_raw) @ w["W_enc"]
+    pre_acts = projected + w["b_enc"]
     if cfg["architecture"] == "topk":
         assert cfg["rescale_acts_by_decoder_norm"] is False
         values, columns = pre_acts.topk(cfg["k"], dim=1)
         acts = torch.zeros_like(pre_acts).scatter_(1, columns, values.relu())
+    elif cfg["architecture"] == "jumprelu":
+        acts = pre_acts.relu() * (pre_acts > w["threshold"])
+    elif cfg["architecture"] == "gated":
+        acts = (pre_acts > 0) * (projected * w["r_mag"].exp() + w["b_mag"]).relu()
     else:
-        assert cfg["architecture"] == "standard" and "k" not in cfg
+        assert "k" not in cfg
         acts = pre_acts.relu()
     assert torch.allclose((acts @ w["W_dec"] + w["b_dec"]) * SCALE, sae.reconstruct(x), atol=1e-5)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saescale.sae import kernels, sparsity
+from saescale.sae import entries, kernels
 from saescale.sae.kernels import reference
 from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
@@ -39,8 +39,10 @@ def started(spec, x, seed=1):
     for name in ("W_enc", "b_enc", "b_dec"):
         tensor = trainable.sae.params()[name]
         tensor += 0.2 * torch.randn(tensor.shape, generator=generator)
-    if spec.kind == "relu_l1":
+    if not trainable.sae.kind.unit_decoder:
         trainable.sae.W_dec.mul_(1 + torch.rand(spec.n_latents, 1, generator=generator))
+    for name in trainable.sae.kind.vectors:
+        trainable.sae.own[name] += 0.3 * torch.randn(spec.n_latents, generator=generator)
     return trainable
 
 
@@ -50,8 +52,8 @@ def double_params(trainable):
 
 def assert_same_gradients(trainable, expected, tolerance=1e-5):
     for name, tensor in trainable.grads.params().items():
-        error = (tensor.double() - expected[name]).norm() / expected[name].norm()
-        assert error < tolerance, f"{name}: {error:.1e}"
+        error, scale = (tensor.double() - expected[name]).norm(), expected[name].norm()
+        assert error <= tolerance * scale, f"{name}: {error:.1e} of {scale:.1e}"
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -93,9 +95,12 @@ def silent_latents(trainable, x, n):
     others[dead] = False
     pre_acts = sae.pre_acts(x)
     kept = pre_acts[:, others].topk(sae.kind.k, dim=1).values.amin()
+    if sae.kind.name != "topk":
+        kept = pre_acts[:, others].flatten().topk(sae.kind.k * len(x)).values.amin()
     sae.b_enc[others] += (1.0 - kept).clamp_min(0)
     sae.b_enc[dead] += 0.9 - pre_acts[:, dead].amax(0)
-    assert not (sae.encode(x)[:, dead] > 0).any()
+    pairs = trainable.sae.kind.select(trainable, sae.pre_acts(x))
+    assert not torch.isin(pairs.latents[pairs.values > 0], dead).any()
     assert (sae.pre_acts(x)[:, dead] > 0).any()
     return dead
 
@@ -114,21 +119,65 @@ def test_relu_l1_gradients_equal_autograd_in_float64(shape, path):
     assert_same_gradients(trainable, reference.gradients(loss, params, unit_decoder=False))
 
 
-def test_the_sparse_path_of_relu_l1_is_taken_once_few_latents_fire_and_left_when_many_do(monkeypatch):
+def test_the_sparse_path_is_taken_once_few_latents_fire_and_left_when_many_do(monkeypatch):
     taken = []
-    for path in ("_dense", "_sparse"):
-        original = getattr(sparsity.ReluL1, path)
-        monkeypatch.setattr(sparsity.ReluL1, path, lambda *a, path=path, original=original: taken.append(path) or original(*a))
+    for path in (entries.Dense, entries.Sparse):
+        original = path.write
+        monkeypatch.setattr(path, "write", lambda *a, path=path, original=original: taken.append(path) or original(*a))
     x = batch(32, 16)
-    trainable = started(SAESpec("relu_l1", 16, 512, sparsity_coeff=0.1), x)
-    trainable.step(x, 0.0)
-    trainable.sae.b_enc.fill_(-2.0)
-    trainable.step(x, 0.0)
-    trainable.step(x, 0.0)
-    trainable.sae.b_enc.fill_(2.0)
-    trainable.step(x, 0.0)
-    trainable.step(x, 0.0)
-    assert taken == ["_dense", "_dense", "_sparse", "_sparse", "_dense"]
+    for spec in (SAESpec("relu_l1", 16, 512, sparsity_coeff=0.1), SAESpec("jumprelu", 16, 512, sparsity_coeff=0.1, bandwidth=0.1),
+                 SAESpec("jumprelu_tanh", 16, 512, sparsity_coeff=0.1), SAESpec("gated", 16, 512, sparsity_coeff=0.1)):
+        trainable = started(spec, x)
+        for bias in (0.0, -4.0, -4.0, 2.0, 2.0):
+            trainable.sae.b_enc.fill_(bias)
+            trainable.step(x, 0.0)
+        assert taken == [entries.Dense, entries.Dense, entries.Sparse, entries.Sparse, entries.Dense], spec.kind
+        taken.clear()
+
+
+BATCHED = [("batchtopk", None), ("matryoshka", (2, 6, 14, 30, 64))]
+
+
+@pytest.mark.parametrize("n_dead", [0, 3, 20], ids="{0} dead".format)
+@pytest.mark.parametrize("kind, prefixes", BATCHED, ids=["batchtopk", "matryoshka"])
+def test_gradients_of_kinds_that_select_over_the_batch_equal_autograd_in_float64(kind, prefixes, n_dead):
+    x = batch(48, 16)
+    spec = SAESpec(kind, 16, 64, k=3, aux_coeff=0.5, k_aux=4, dead_after_tokens=1000)
+    trainable = started(spec, x)
+    mask = torch.zeros(64, dtype=torch.bool)
+    if n_dead:
+        mask[silent_latents(trainable, x, n_dead)] = True
+        trainable.memory.tokens_since_fired[mask] = 1000
+    params = double_params(trainable)
+    loss = reference.batchtopk_loss(params, x.double(), 3, mask, 4, 0.5 * InputSample.of(x).variance, prefixes)
+    terms = trainable.compute_gradients(x)
+    assert (float(terms.aux_loss) > 0) == bool(n_dead)
+    assert terms.l0 == 3
+    assert float(terms.loss) == pytest.approx(loss.item(), rel=1e-5)
+    assert_same_gradients(trainable, reference.gradients(loss, params, unit_decoder=True))
+
+
+PENALISED = {
+    "jumprelu": (dict(bandwidth=0.7), lambda p, x, c: reference.jumprelu_loss(p, x, c, 0.7)),
+    "jumprelu_tanh": (dict(bandwidth=1.5, aux_coeff=0.3), lambda p, x, c: reference.jumprelu_tanh_loss(p, x, c, 1.5, 0.3)),
+    "gated": ({}, lambda p, x, c: reference.gated_loss(p, x, c)),
+}
+
+
+@pytest.mark.parametrize("path", ["dense", "sparse"])
+@pytest.mark.parametrize("shape", SHAPES[:5], ids=str)
+@pytest.mark.parametrize("kind", PENALISED)
+def test_gradients_of_kinds_with_a_penalty_equal_autograd_in_float64(kind, shape, path):
+    n_tokens, d_in, n_latents, _ = shape
+    knobs, reference_loss = PENALISED[kind]
+    x = batch(n_tokens, d_in)
+    trainable = started(SAESpec(kind, d_in, n_latents, sparsity_coeff=3.0, **knobs), x)
+    trainable.memory.last_touched.fill_(n_latents if path == "dense" else 0)
+    params = double_params(trainable)
+    loss = reference_loss(params, x.double(), 0.4 * 3.0)
+    terms = trainable.compute_gradients(x, sparsity_scale=0.4)
+    assert float(terms.loss) == pytest.approx(loss.item(), rel=1e-5)
+    assert_same_gradients(trainable, reference.gradients(loss, params, trainable.sae.kind.unit_decoder))
 
 
 def test_the_price_of_a_decoder_row_of_zeros_has_gradient_zero():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from saescale.sae.kinds import ReluL1, TopK
 from saescale.sae.model import SAE, InputSample, geometric_median, init
-from saescale.sae.sparsity import ReluL1, TopK
 from saescale.sae.spec import SAESpec
 
 TOPK = SAESpec("topk", 16, 50, k=3)
@@ -123,14 +123,14 @@ def test_topk_without_a_sample_is_refused():
     "knobs, sentence",
     [
         (dict(kind="topk", k=51), "sae.k=51 exceeds sae.n_latents=50: k counts the latents kept per token. Choose k <= 50."),
-        (dict(kind="topk"), "sae.k=None is not a number of latents"),
-        (dict(kind="topk", k=3, sparsity_coeff=5.0), "means nothing to topk"),
-        (dict(kind="topk", k=3, aux_coeff=-1.0), "sae.aux_coeff=-1.0 must be at least 0"),
-        (dict(kind="topk", k=3, k_aux=0), "sae.k_aux=0 counts dead latents"),
-        (dict(kind="relu_l1"), "sae.sparsity_coeff=None is not a weight"),
-        (dict(kind="relu_l1", sparsity_coeff=float("nan")), "sae.sparsity_coeff=nan is not a weight"),
-        (dict(kind="relu_l1", sparsity_coeff=5.0, k=3), "means nothing to relu_l1"),
-        (dict(kind="gated"), "choose one of topk, relu_l1"),
+        (dict(kind="topk"), "sae.k=None is out of range: sae=topk keeps k latents per token"),
+        (dict(kind="topk", k=3, sparsity_coeff=5.0), "sae.sparsity_coeff=5.0 is of no use to sae=topk"),
+        (dict(kind="topk", k=3, aux_coeff=-1.0), "sae.aux_coeff=-1.0 is out of range"),
+        (dict(kind="topk", k=3, k_aux=0), "sae.k_aux=0 is out of range: it counts dead latents"),
+        (dict(kind="relu_l1"), "sae.sparsity_coeff=None is out of range"),
+        (dict(kind="relu_l1", sparsity_coeff=float("nan")), "sae.sparsity_coeff=nan is out of range"),
+        (dict(kind="relu_l1", sparsity_coeff=5.0, k=3), "sae.k=3 is of no use to sae=relu_l1: latents kept per token"),
+        (dict(kind="grated"), "Choose one of: batchtopk, gated,"),
         (dict(kind="topk", k=3, beta1=1.0), "train.beta1=1.0"),
         (dict(kind="topk", k=3, eps=0.0), "train.eps=0.0"),
         (dict(kind="topk", k=3, grad_clip=0.0), "null for no clipping"),

@@ -1,0 +1,66 @@
+"""Matryoshka BatchTopK: nested dictionaries that share their latents."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from saescale.sae.kernels import Pairs, cpu
+from saescale.sae.kinds.batchtopk import BatchTopK
+from saescale.sae.kinds.topk import Backward
+
+if TYPE_CHECKING:
+    from saescale.sae.model import SAE
+    from saescale.sae.step import Trainable
+
+GROUPS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)  # shares of the latents, in their order; the last group is the rest
+
+
+def group_ends(n_latents: int) -> list[int]:
+    """Where each group ends: 1/32, 3/32, 7/32, 15/32 of the latents, and all of them."""
+    ends = [round(n_latents * share) for share in torch.tensor(GROUPS, dtype=torch.float64).cumsum(0).tolist()]
+    return [*ends, n_latents]
+
+
+@dataclass(frozen=True)
+class Matryoshka(BatchTopK):
+    """As BatchTopK, one selection over all latents, but the loss is the mean over five prefixes of the dictionary of
+    |x - x_hat of the prefix's latents|^2 (averaged over tokens), plus AuxK on the residual of the whole.
+
+    Source: Bussmann et al. 2025, prefixes as in SAEBench; equal weights, without a term for b_dec alone.
+    """
+
+    name: ClassVar[str] = "matryoshka"
+    training_architecture: ClassVar[str | None] = "matryoshka_batchtopk"
+
+    def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:  # noqa: ARG002
+        rows, n_prefixes = nested(pairs, sae.n_latents, len(x))
+        return prefixes(cpu.decode(rows, sae.W_dec), x - sae.b_dec, n_prefixes).square().sum(2).mean(1)
+
+    def backward(self, trainable: "Trainable", pairs: Pairs, x_enc: Tensor, active: Tensor) -> Backward:
+        grads, backend, n_tokens = trainable.grads, trainable.kernels, len(x_enc)
+        W_dec, n_latents = trainable.sae.W_dec, trainable.sae.n_latents
+        rows, n_prefixes = nested(pairs, n_latents, n_tokens)
+        minus_es = prefixes(backend.decode(rows, W_dec), x_enc, n_prefixes)
+        loss = minus_es.square().sum() / (n_tokens * n_prefixes)
+        minus_e = minus_es[:, -1].contiguous()
+        pulls = minus_es.flip(1).cumsum(1).flip(1).div_(n_prefixes)  # on a group: of every prefix that holds it
+        flat = pulls.view(n_tokens * n_prefixes, -1)
+        d_z = backend.errors(rows._replace(values=torch.zeros_like(rows.values)), W_dec, flat.neg())[1]  # pull . W_dec[latent]
+        d_z.mul_(active).mul_(2 / n_tokens)
+        backend.sum_rows(backend.group_by_latent(rows, n_latents), pairs.values * (2 / n_tokens), flat, grads.W_dec)
+        backend.sum_rows(backend.group_by_latent(pairs, n_latents), d_z, x_enc, grads.W_enc.T)
+        return Backward(minus_e, pulls[:, 0], d_z, loss)
+
+
+def nested(pairs: Pairs, n_latents: int, n_tokens: int) -> tuple[Pairs, int]:
+    """The pairs (ordered by token, then latent) with a row for each (token, group) instead of each token, and the groups."""
+    ends = torch.tensor(group_ends(n_latents))
+    rows = pairs.tokens * len(ends) + torch.searchsorted(ends, pairs.latents, right=True)
+    return pairs._replace(tokens=rows, row_offsets=torch.searchsorted(rows, torch.arange(n_tokens * len(ends) + 1))), len(ends)
+
+
+def prefixes(decoded: Tensor, x: Tensor, n_prefixes: int) -> Tensor:
+    """x_hat - x by prefix [token, prefix, d_in], from decoded groups [token * prefix, d_in]."""
+    return decoded.view(len(x), n_prefixes, -1).cumsum(1).sub_(x.unsqueeze(1))
