@@ -93,6 +93,10 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def file_name(benchmark: str, threads: int) -> str:
+    return f"{benchmark}-{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}-{threads}t"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", help="Python of the environment made by benchmarks/setup_peers.sh; without it ours alone")
@@ -109,7 +113,7 @@ def main() -> None:
         tables.append(table(shape, found))
         print(tables[-1], "\n", flush=True)
     RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"train_step-{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}-{asked.threads}t"
+    target = RESULTS / file_name("train_step", asked.threads)
     about = f"{cpu_name()}, median over {asked.rounds} rounds of the best of {asked.steps} steps, contestants taking turns."
     target.with_suffix(".json").write_text(json.dumps({"cpu": cpu_name(), "results": results}, indent=1) + "\n")
     target.with_suffix(".md").write_text("\n\n".join(["# One training step", about, *tables]) + "\n")
