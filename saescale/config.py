@@ -70,11 +70,11 @@ class TrainConfig:
     lr_decay_fraction: float
     sparsity_warmup_tokens: int
     dead_after_tokens: int | None
-    precision: str
     grad_clip: float
     beta1: float
     beta2: float
     eps: float
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
