@@ -34,7 +34,7 @@ SCIENCE_KEYS = {
     "lm.dtype": "bfloat16", "data.corpus": "text_files", "data.held_out_fraction": 0.2, "data.n_ctx": 64,
     "data.batch_sequences": 16, "data.activation_dtype": "float32", "data.max_train_tokens": 9,
     "sae.n_latents": 512, "sae.k": 8, "sae.aux_coeff": 0.0,
-    "sae.k_aux": 32, "train.n_tokens": 20480, "train.batch_tokens": 128, "train.lr": 1e-3, "train.lr_warmup_tokens": 256,
+    "sae.k_aux": 32, "train.precision": "bfloat16", "train.n_tokens": 20480, "train.batch_tokens": 128, "train.lr": 1e-3, "train.lr_warmup_tokens": 256,
     "train.lr_decay_fraction": 0.1, "train.dead_after_tokens": 99, "train.grad_clip": 2.0,
     "train.beta1": 0.8, "train.beta2": 0.99, "train.eps": 1e-6, "eval.n_tokens": 2048, "eval.ce_tokens": 128, "seed": 1,
     "data_seed": 1,
