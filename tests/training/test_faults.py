@@ -185,6 +185,17 @@ def test_a_disk_that_fills_while_training_stops_with_exit_3_and_nothing_is_damag
     assert on_disk.left_by(on_disk.plan()) == undisturbed
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from saescale.records.lock import Lock
+held = [Lock(Path(p)) for p in sys.argv[1:]]
+assert not any(lock.acquire() for lock in held)
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_job_waits_once_for_all_the_trunks_that_others_hold(bed, monkeypatch):
     from saescale.training import train
 
@@ -192,11 +203,8 @@ def test_a_job_waits_once_for_all_the_trunks_that_others_hold(bed, monkeypatch):
     plan = bed.plan("seed=0,1,2,3")
     trunks = sorted({r.trunk_id for r in plan.runs})
     assert len(trunks) == 4
-    holder = subprocess.Popen([sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom saescale.records.lock import Lock\n"
-                               "held = [Lock(Path(p)) for p in sys.argv[1:]]\nassert not any(lock.acquire() for lock in held)\n"
-                               "print(len(held), flush=True)\nsys.stdin.read()",
-                               *(str(bed.store.trunk_dir(t) / "lock") for t in trunks)],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    locks = [str(bed.store.trunk_dir(t) / "lock") for t in trunks]
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, *locks], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "4\n"
     begun = time.monotonic()
     outcome = bed.launch("seed=0,1,2,3")
