@@ -20,6 +20,7 @@ from saescale.sources import ActivationsConfig
 KINDS = tuple(kinds.KINDS)
 SPARSITY_WARMUPS = ("tokens", "horizon")
 KERNELS = ("auto", "cpu", "numba")
+PRECISIONS = ("float32", "bfloat16")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -64,7 +65,8 @@ class SAEConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """Lengths are tokens. `n_tokens` null: solved from budget.flops. `lr` at `lr_reference_latents`, times
-    (lr_reference_latents / n_latents) ** lr_power; only the resulting number enters the science block."""
+    (lr_reference_latents / n_latents) ** lr_power; only the resulting number enters the science block. `precision` bfloat16:
+    the encoder's product is taken in bf16, all else stays fp32."""
 
     n_tokens: int | None
     batch_tokens: int
@@ -79,6 +81,7 @@ class TrainConfig:
     beta1: float
     beta2: float
     eps: float
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
                "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
-               "cluster.kernels": (c.cluster.kernels, KERNELS),
+               "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
                "track.kind": (c.track.kind, ("off",))}
     for key, (value, allowed) in choices.items():
         if value not in allowed:

@@ -102,7 +102,7 @@ def read(trainable: "Trainable", x_enc: Tensor, floor: Tensor | None = None) -> 
     sae, memory = trainable.sae, trainable.memory
     sparse = bool(memory.last_touched < SPARSE_BELOW * sae.n_latents)
     bias = sae.b_enc - floor if sparse and floor is not None else sae.b_enc
-    z = torch.addmm(bias, x_enc, sae.W_enc, out=kernels.pre_acts_memory(len(x_enc), sae.n_latents))
+    z = kernels.pre_activations(x_enc, sae.W_enc, bias, trainable.spec.precision)
     if not sparse:
         return Dense(trainable, x_enc, z)
     pairs = trainable.kernels.positive(z)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from saescale import kinds
+from saescale.config import PRECISIONS
 from saescale.science import default_dead_after_tokens, default_k_aux
 
 OWN = ("kind", "n_latents", "k", "sparsity_coeff", "aux_coeff", "k_aux", "target_l0", "bandwidth")
-SHARED = ("dead_after_tokens", "grad_clip", "beta1", "beta2", "eps")
+SHARED = ("dead_after_tokens", "grad_clip", "precision", "beta1", "beta2", "eps")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SAESpec:
     target_l0          active latents per token that sparsity_coeff is solved for; None = it stays as it is
     bandwidth          width of the step function's estimator; None = as published
     dead_after_tokens  silent this long = dead; None = min(10M, 100 n_latents / k), 10M for kinds without k
+    precision          "float32", or "bfloat16": what the encoder multiplies in training is rounded (kernels.pre_activations)
     grad_clip          largest global norm of the gradient; None = never clipped
     Raises ValueError, one sentence, for a combination that means nothing.
     """
@@ -39,6 +41,7 @@ class SAESpec:
     bandwidth: float | None = None
     dead_after_tokens: int | None = None
     grad_clip: float | None = 1.0
+    precision: str = "float32"
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -55,6 +58,8 @@ class SAESpec:
         for name in ("d_in", "n_latents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"sae.{name}={getattr(self, name)} must be at least 1.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"train.precision={self.precision!r} is not known: choose one of {', '.join(PRECISIONS)}.")
         kinds.check(self.kind, self.n_latents, {key: getattr(self, key) for key in kinds.MEANINGS})
         self._check_optimiser()
         facts = kinds.KINDS[self.kind]

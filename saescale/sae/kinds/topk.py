@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from saescale.sae import kernels, optim
@@ -70,7 +69,7 @@ class TopK(Kind):
         sae, grads, memory, backend = trainable.sae, trainable.grads, trainable.memory, trainable.kernels
         n_tokens, n_latents = len(x), sae.n_latents
         x_enc = x - sae.b_dec
-        pre_acts = torch.addmm(sae.b_enc, x_enc, sae.W_enc, out=kernels.pre_acts_memory(n_tokens, n_latents))
+        pre_acts = kernels.pre_activations(x_enc, sae.W_enc, sae.b_enc, trainable.spec.precision)
         pairs = self.select(trainable, pre_acts)
         active = pairs.values > 0
         l0 = int(active.sum()) / n_tokens
