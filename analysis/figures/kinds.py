@@ -11,6 +11,7 @@ from analysis.figures import style
 
 MEASURES = {"fvu": "fraction of variance unexplained", "delta_ce": "increase of LM loss (nats per token)"}
 MARKERS = "osD^vPX*"
+COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito: distinct to all eyes
 
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep figures share one signature)
@@ -21,8 +22,8 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
     axes = figure.subplots(2, 2)
     rows = table[table["state"] == "done"].copy()
     rows["wanted_l0"] = wanted_l0(rows)
-    colours = style.ladder(list(rows["kind"]))
-    looks = {kind: (colours[kind], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(colours)}
+    kinds = enumerate(sorted(rows["kind"].unique()))
+    looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in kinds}
     size, l0 = most(rows, "n_latents", "wanted_l0"), most(rows, "wanted_l0", "n_latents")
     n_tokens = rows["n_tokens"].mode().tolist()[:1]
     same = rows[rows["n_tokens"].isin(n_tokens)]
