@@ -72,10 +72,12 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
     console.print(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}", soft_wrap=True)
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("grid", "FLOPs", "n_latents", "tokens", "steps", "lr", "error", "runs", "done"):
-        table.add_column(name, justify="left" if name == "grid" else "right")
-    for row in plan_rows(plan, found):
-        table.add_row(*row)
+    several = len({r.science["sae"]["kind"] for r in plan.runs}) > 1
+    for name in ("grid", "kind", "FLOPs", "n_latents", "tokens", "steps", "lr", "error", "runs", "done"):
+        if several or name != "kind":
+            table.add_column(name, justify="left" if name in ("grid", "kind") else "right")
+    for grid, kind, *rest in plan_rows(plan, found):
+        table.add_row(grid, *[kind] * several, *rest)
     console.print(table)
     for line in excluded_lines(plan.excluded):
         console.print(f"[yellow]excluded[/] {escape(line)}", soft_wrap=True)
@@ -116,11 +118,11 @@ def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]
         key = (";".join(r.grids), r.target_flops or 0.0, sae["n_latents"], train["n_tokens"], train["lr"], sae["kind"])
         groups.setdefault(key, []).append(r)
     rows = []
-    for (grid, target, n, tokens, lr, _), runs in sorted(groups.items(), key=lambda item: item[0]):
+    for (grid, target, n, tokens, lr, kind), runs in sorted(groups.items(), key=lambda item: item[0]):
         flops = runs[0].flops_dense
         error = f"{flops / target - 1:+.2%}" if target else "-"
         done = sum(found[r.run_id].state == "done" for r in runs)
-        rows.append((grid, number(flops), str(n), number(tokens), str(runs[0].steps), f"{lr:.2e}", error, str(len(runs)),
+        rows.append((grid, kind, number(flops), str(n), number(tokens), str(runs[0].steps), f"{lr:.2e}", error, str(len(runs)),
                      str(done)))
     return rows
 

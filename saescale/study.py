@@ -78,7 +78,7 @@ class Study:
         from analysis import figures
 
         table, fits, folder = self.table(), self.fits(), self.path("report/figures")
-        drawn = [figures.write(name, folder, table, fits) for name in figures.SWEEP_FIGURES]
+        drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn.append(figures.write("concept_presence", folder, scored, fits["presence"]))

@@ -11,9 +11,17 @@ FIGURES: dict[str, str] = {
     "isoflop_valleys": "analysis.figures.isoflop_valleys:draw",
     "optimal_allocation": "analysis.figures.optimal_allocation:draw",
     "quality_vs_compute": "analysis.figures.quality_vs_compute:draw",
+    "kinds": "analysis.figures.kinds:draw",
     "concept_presence": "analysis.figures.presence:draw",
 }
-SWEEP_FIGURES = tuple(name for name in FIGURES if name != "concept_presence")  # these draw (table, fits)
+SWEEP_FIGURES = tuple(name for name in FIGURES if name not in ("kinds", "concept_presence"))  # these draw (table, fits)
+
+
+def of_sweep(table) -> tuple[str, ...]:
+    """The figures of a sweep: those of budgets, unless it has none but compares kinds; and `kinds` where it has several."""
+    several = table["kind"].nunique() > 1
+    budgets = () if several and table["target_flops"].isna().all() else SWEEP_FIGURES
+    return budgets + (("kinds",) if several else ())
 
 
 def load(name: str):

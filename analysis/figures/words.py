@@ -30,6 +30,14 @@ WORDS: dict[str, tuple[str, str]] = {
         " window. One line per dictionary size, mean over seeds (dots: single seeds). A third panel shows the measured l0"
         " when it differs between runs, because then the first is not at matched sparsity.",
     ),
+    "kinds": (
+        "Kinds of SAE at the same sparsity",
+        "Above: share of the activations' variance that is not reconstructed; below: increase of the language model's loss in"
+        " nats per token. Left: against the measured l0, at one dictionary size. Right: against the dictionary size, at one"
+        " wanted l0; the axis says how far the measured ones are from it. One line per kind, mean over seeds. Kinds with a"
+        " penalty had its weight solved for during training; batchtopk and matryoshka are measured with their inference"
+        " threshold. Learning rates are the same for all kinds, which favours none knowingly.",
+    ),
     "concept_presence": (
         "How rare a concept can be and still have a latent",
         "Share of concepts with a latent of their own (held-out F1 above the threshold) against the concept's frequency,"

@@ -15,6 +15,12 @@ def run(steps, trunk="t", seed=0, cache="c", kind="topk", decay=0.2):
     return PlannedRun(f"{trunk}-{steps}", trunk, ("g",), None, science, {"cache_key": cache})
 
 
+def ramped(steps, trunk="t"):
+    made = run(steps, trunk, kind="jumprelu_tanh")
+    made.science["train"]["sparsity_warmup_tokens"] = steps * 8
+    return made
+
+
 def test_one_run_costs_its_own_steps():
     assert price.trunk_steps([run(100)]) == 100
 
@@ -59,6 +65,8 @@ def test_live_and_synthetic_activations_need_no_disk():
     ([run(100), run(200), run(100, trunk="u")],
      "2 runs share 1 trunk; alone: 1 with the only horizon of their trunk"),
     ([run(10, decay=0.99), run(20, decay=0.99)], "alone: 2 that decay from their first step (train.lr_decay_fraction)"),
+    ([ramped(100), ramped(200, trunk="u"), run(100, trunk="v")],
+     "alone: 1 with the only horizon of their trunk, 2 whose sparsity ramp lasts the horizon (sae.warmup)"),
     ([], "")])
 def test_the_plan_says_who_shares_a_trunk_and_why_the_others_train_alone(runs, said):
     assert price.sharing(runs) == said

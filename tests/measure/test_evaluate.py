@@ -16,7 +16,10 @@ from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 
 D, N_CTX, SCALE = 8, 12, 0.5
-SPECS = {"topk": SAESpec("topk", D, 24, k=3, k_aux=4), "relu_l1": SAESpec("relu_l1", D, 24, sparsity_coeff=2.0)}
+SPECS = {"topk": SAESpec("topk", D, 24, k=3, k_aux=4), "relu_l1": SAESpec("relu_l1", D, 24, sparsity_coeff=2.0),
+         "batchtopk": SAESpec("batchtopk", D, 24, k=3, k_aux=4),
+         "jumprelu": SAESpec("jumprelu", D, 24, sparsity_coeff=2.0, bandwidth=0.5),
+         "gated at an l0": SAESpec("gated", D, 24, sparsity_coeff=2.0, target_l0=3)}
 
 
 def made_up_split():
@@ -75,7 +78,8 @@ def test_numbers_equal_a_float64_computation_over_the_whole_set(trained, held_ou
     found, _ = evaluate(trained.sae, held_out)
     x, x_hat, acts = by_hand(trained.sae, held_out)
     spread = ((x - x.mean(0)) ** 2).sum()
-    penalty = 0.0 if trained.spec.kind == "topk" else 2.0 * (acts * trained.sae.W_dec.double().norm(dim=1).numpy()).sum()
+    penalty = {"relu_l1": 2.0 * (acts * trained.sae.W_dec.double().norm(dim=1).numpy()).sum(),
+               "jumprelu": 2.0 * (acts > 0).sum()}.get(trained.spec.kind, 0.0)  # and none where l0 is a constraint
     assert found["fvu"] == pytest.approx(((x - x_hat) ** 2).sum() / spread, rel=1e-4)
     assert found["objective"] == pytest.approx((((x - x_hat) ** 2).sum() + penalty) / spread, rel=1e-4)
     assert found["mse"] == pytest.approx(((x - x_hat) ** 2).mean(), rel=1e-4)

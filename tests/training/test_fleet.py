@@ -16,6 +16,7 @@ from saescale.training import train
 
 MIXED = ("sae.n_latents=16,40", "seed=0,1")
 RELU = ("sae=relu_l1", "train.sparsity_warmup_tokens=6400")
+GATED_AT_L0 = ("sae=gated", "sae.target_l0=6", "train.sparsity_warmup_tokens=6400")
 
 
 @pytest.fixture
@@ -74,12 +75,15 @@ def slow_loop(bed, run):
     return unscaled(trainable.sae, inputs.scale)
 
 
-@pytest.mark.parametrize("overrides", [(), RELU], ids=["topk", "relu_l1"])
+@pytest.mark.parametrize("overrides", [(), RELU, GATED_AT_L0], ids=["topk", "relu_l1", "gated at an l0"])
 def test_a_trunk_with_branches_gives_each_run_as_trained_alone_with_its_own_schedule(bed, overrides):
     bed.launch(*overrides)
     for run in bed.plan(*overrides).runs:
         weights = load_file(bed.store.run_dir(run.run_id) / "sae_weights.safetensors")
-        for name, tensor in slow_loop(bed, run).params().items():
+        alone = slow_loop(bed, run)
+        kept = {"W_enc": alone.W_enc, "W_dec": alone.W_dec, "b_dec": alone.b_dec} | alone.kind.exported(alone)
+        assert kept.keys() == weights.keys()
+        for name, tensor in kept.items():
             assert torch.equal(tensor.contiguous(), weights[name].contiguous()), name
 
 

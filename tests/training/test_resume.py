@@ -39,7 +39,9 @@ def test_a_run_killed_anywhere_ends_with_the_bits_and_metrics_of_an_undisturbed_
     assert bed.left_by(bed.plan()) == undisturbed
 
 
-@pytest.mark.parametrize("kind", [(), ("sae=relu_l1",)], ids=["topk", "relu_l1"])
+@pytest.mark.parametrize("kind", [(), ("sae=relu_l1",), ("sae=batchtopk",),
+                                  ("sae=jumprelu", "sae.bandwidth=0.5", "sae.target_l0=6")],
+                         ids=["topk", "relu_l1", "batchtopk", "jumprelu at an l0"])
 def test_resuming_after_every_single_block_changes_nothing(bed, monkeypatch, kind):
     other, launches = bed.another("other"), 0
     other.launch(*kind)
