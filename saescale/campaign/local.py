@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from saescale.records.store import Damaged, read_json, write_json
 
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
 POLL_S = 0.25
+GRACE_S = 10.0  # for the other ranks of a job to end after one has failed
 ASKED_TO_STOP = 4
 
 
@@ -31,26 +33,23 @@ class Progress(Protocol):
     def stage(self, name: str, done: float, total: float, note: str) -> None: ...
 
 
-class Worker:
-    """One job in one child process. Its output goes to jobs/<id>/attempts/<k>/, as far as the disk allows."""
+class Rank:
+    """One process of a job. What it says goes to stdout and stderr of the attempt (`.1`, `.2` ... for those after the first)."""
 
-    def __init__(self, job: Path, threads: int) -> None:
-        self.job = job
-        self.attempt = _new_attempt(job / "attempts")
-        (job / "status.json").unlink(missing_ok=True)
-        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
-               "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    def __init__(self, job: Path, attempt: Path, rank: int, env: dict[str, str]) -> None:
+        self.attempt = attempt
         self.process = subprocess.Popen([sys.executable, "-m", JOB_MODULE, str(job)], env=env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
         self.tail: deque[str] = deque(maxlen=40)
-        self.readers = [threading.Thread(target=self._drain, args=(stream, name), daemon=True)
+        suffix = f".{rank}" if rank else ""
+        self.readers = [threading.Thread(target=self._drain, args=(stream, f"{name}{suffix}", name == "stderr"), daemon=True)
                         for stream, name in ((self.process.stdout, "stdout"), (self.process.stderr, "stderr"))]
         for reader in self.readers:
             reader.start()
 
-    def _drain(self, stream: IO[str], name: str) -> None:
+    def _drain(self, stream: IO[str], name: str, is_error: bool) -> None:
         for line in stream:
-            if name == "stderr":
+            if is_error:
                 self.tail.append(line.rstrip())
             try:
                 with (self.attempt / name).open("a") as f:
@@ -58,20 +57,76 @@ class Worker:
             except OSError:  # a full disk must not lose the message: it is in `tail`
                 continue
 
-    def finish(self) -> str | None:
-        """None when the job ended well, else one sentence."""
-        code = self.process.wait()
+    def join(self) -> None:
         for reader in self.readers:
             reader.join(timeout=5)
+
+    @property
+    def last_words(self) -> str:
+        return next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
+
+
+class Worker:
+    """One job in as many child processes as it has ranks. Their output goes to jobs/<id>/attempts/<k>/."""
+
+    def __init__(self, job: Path, content: dict[str, Any]) -> None:
+        self.job = job
+        self.attempt = _new_attempt(job / "attempts")
+        (job / "status.json").unlink(missing_ok=True)
+        threads, size = content["execution"]["threads"], content.get("n_ranks", 1)
+        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
+               "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        joint = joint_environment(size) if size > 1 else {}
+        self.ranks = [Rank(job, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}))
+                      for r in range(size)]
+        self.culprit: Rank | None = None
+        self.failed_at = 0.0
+
+    def poll(self) -> bool:
+        """Whether all processes have ended. When one ends badly, the others are asked to and after GRACE_S made to."""
+        running = [r for r in self.ranks if r.process.poll() is None]
+        if self.culprit is None:
+            self.culprit = next((r for r in self.ranks if r.process.returncode not in (None, 0, ASKED_TO_STOP)), None)
+            self.failed_at = time.monotonic()
+        elif time.monotonic() - self.failed_at > GRACE_S:
+            for rank in running:
+                rank.process.kill()
+        return not running
+
+    def terminate(self) -> None:
+        for rank in self.ranks:
+            rank.process.terminate()
+
+    def wait(self) -> None:
+        while not self.poll():
+            time.sleep(POLL_S)
+
+    def finish(self) -> str | None:
+        """None when the job ended well, else one sentence: of the rank that was killed or had the trouble, not of those it took
+        along."""
+        for rank in self.ranks:
+            rank.join()
+        bad = [r for r in self.ranks if r.process.returncode]
+        first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
+        code = first.process.returncode if first else 0
         try:
             write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time()})
         except OSError as e:
-            self.tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
-        if code == 0:
+            self.ranks[0].tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
+        if first is None:
             return None
-        said = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        return f"job {self.job.name} {how}: {said}"
+        which = f" (rank {self.ranks.index(first)} of {len(self.ranks)})" if len(self.ranks) > 1 else ""
+        return f"job {self.job.name}{which} {how}: {first.last_words}"
+
+
+def joint_environment(size: int) -> dict[str, str]:
+    """How `size` processes of this machine find each other (training/parallel.py reads it)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
+    return {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **here}
 
 
 def _new_attempt(attempts: Path) -> Path:
@@ -108,20 +163,20 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 try:
-                    running.append(Worker(job, read_json(job / "job.json")["execution"]["threads"]))
+                    running.append(Worker(job, read_json(job / "job.json")))
                 except OSError as e:  # a full disk: what runs goes on, and the launch still ends by saying what stopped
                     problems.append(f"job {job.name} could not start: {e.filename or job}: {e.strerror}.")
             time.sleep(POLL_S)
             _show(jobs, stage, progress)
-            for worker in [w for w in running if w.process.poll() is not None]:
+            for worker in [w for w in running if w.poll()]:
                 running.remove(worker)
                 problem = worker.finish()
                 problems += [problem] if problem else []
     finally:
         for worker in running:  # an error or Ctrl-C here: let the workers save and stop
-            worker.process.terminate()
+            worker.terminate()
         for worker in running:
-            worker.process.wait()
+            worker.wait()
     return problems
 
 

@@ -1,7 +1,7 @@
 """The processes that train one SAE together, as its mathematics sees them. What joins them is in training/parallel.py."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -34,6 +34,10 @@ class Ranks(Protocol):
         """[size, ...]: the tensors of all ranks, which have one shape."""
         ...
 
+    def from_first(self, value: Any) -> Any:
+        """The first rank's value, anything JSON can say."""
+        ...
+
     def to_first(self, mine: Tensor, places: Sequence[Tensor]) -> None:
         """Copies every rank's `mine` to places[rank] of the first rank; `places` may be empty on the others."""
         ...
@@ -55,6 +59,9 @@ class Alone:
 
     def gather(self, tensor: Tensor) -> Tensor:
         return tensor.unsqueeze(0)
+
+    def from_first(self, value: Any) -> Any:
+        return value
 
     def to_first(self, mine: Tensor, places: Sequence[Tensor]) -> None:
         places[0].copy_(mine)

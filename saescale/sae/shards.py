@@ -100,7 +100,7 @@ class ShardedKernels:
     def top_k(self, pre_acts: Tensor, k: int) -> Pairs:
         """The k largest of each token over all shares. Exact: every share offers its k largest, in one exchange.
 
-        Of equal values those of the higher latents are kept. pre_acts may be a subset of columns in ascending order, on all ranks.
+        Of equal values those of the higher latents are kept. pre_acts may be of fewer columns, in ascending order.
         """
         n_tokens, width = pre_acts.shape
         keys = torch.zeros(n_tokens, k, dtype=torch.int64)

@@ -9,7 +9,7 @@ from saescale.sae.kinds import KINDS
 from saescale.sae.losses import Memory, Terms
 from saescale.sae.model import SAE, InputSample
 from saescale.sae.ranks import ALONE, Ranks
-from saescale.sae.shards import Part, Share, ShardedKernels
+from saescale.sae.shards import Part, ShardedKernels, Share
 from saescale.sae.spec import SAESpec
 
 STATISTICS = ("loss", "sum_sq_error", "l0", "grad_norm", "aux_loss")
@@ -25,7 +25,7 @@ class Trainable:
     def __init__(
         self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu", *, ranks: Ranks = ALONE
     ) -> None:
-        """Takes the weights of `sae` as its start (copied): with ranks, those of this rank's share. `backend` names the kernels."""
+        """Takes the weights of `sae` as its start (copied): those of this rank's share. `backend` names the kernels."""
         self.spec, self.backend, self.ranks = spec, backend, ranks
         self.share = Share.of(spec.n_latents, ranks.rank, ranks.size)
         d_in, n_latents = spec.d_in, len(self.share)
@@ -124,6 +124,9 @@ class Trainable:
 
     def load_whole(self, state: dict[str, Tensor]) -> None:
         """Takes over this rank's share of a state_dict of the whole SAE, whatever number of ranks wrote it."""
+        if self.ranks.size == 1:
+            self.load_state_dict(state)
+            return
         whole = {name: t.shape for name, t in state.items()}
         alike = self.share.to_write(self.state_dict(), self.spec.d_in, self.n_vectors, is_first=True)
         if whole != {name: part.shape for name, part in alike.items()}:

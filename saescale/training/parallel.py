@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from saescale.activations.live import Source
+from saescale.activations.stream import Load
 from saescale.sae.ranks import ALONE, Ranks
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # for all to have started
@@ -140,3 +142,18 @@ class Group:
             data = torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(data, 0)
         return json.loads(bytes(data.tolist()))
+
+
+def forwarded_together(source: Source, ranks: Ranks) -> Load:
+    """Forward batches of which each rank computes every size-th; all ranks get all of them, in order and with the same bits."""
+    def load(indices: list[int]) -> list[Tensor]:
+        counts = [[int(source.counts[i]) for i in indices[rank::ranks.size]] for rank in range(ranks.size)]
+        mine = [source.batch(i) for i in indices[ranks.rank::ranks.size]]
+        if ranks.size == 1:
+            return mine
+        d_in = ranks.from_first(mine[0].shape[1] if mine else None)
+        rows = torch.zeros(max(map(sum, counts)), d_in)  # of one length on all ranks
+        torch.cat([*mine, rows[:0]], out=rows[:sum(counts[ranks.rank])])
+        parts = [iter(of_rank[:sum(n)].split(n)) for of_rank, n in zip(ranks.gather(rows), counts, strict=True)]
+        return [next(parts[i % ranks.size]) for i in range(len(indices))]
+    return load

@@ -15,7 +15,8 @@ from saescale.sae.kernels import AdamRule, Groups, Pairs, cpu
 from saescale.sae.kernels import numba_loops as loops
 
 WORTH_A_THREAD = 2**18  # multiply-adds below which a second thread costs more than it gives
-batch_top_k, decode, sum_rows = cpu.batch_top_k, cpu.decode, cpu.sum_rows  # a compiled sum_rows was slower than MKL's at every shape tried
+batch_top_k, decode = cpu.batch_top_k, cpu.decode
+sum_rows = cpu.sum_rows  # a compiled sum_rows was slower than MKL's at every shape tried
 
 
 @cache
