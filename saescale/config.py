@@ -186,9 +186,6 @@ def _check_ranges(c: Config) -> None:
     if c.cluster.shard_above_gb is not None and c.cluster.shard_above_gb < 0:
         raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 (deal all trunks over "
                          "the ranks) or more, or null.")
-    if c.cluster.ranks > 1 and c.cluster.kind == "inprocess":
-        raise ValueError(f"cluster.ranks={c.cluster.ranks} needs as many processes, and cluster=inprocess is one: choose "
-                         "cluster=local, or cluster.ranks=1.")
     if c.cluster.ranks > c.sae.n_latents:
         raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents={c.sae.n_latents}: a rank holds at least one "
                          f"latent. Choose cluster.ranks <= {c.sae.n_latents}.")

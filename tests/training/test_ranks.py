@@ -75,3 +75,16 @@ def test_a_rank_killed_mid_step_ends_the_job_soon_with_one_sentence_and_the_job_
     assert reached > 0 and ours["metrics"]["fvu"] == pytest.approx(expected["metrics"]["fvu"], rel=WITHIN)
     rows = [json.loads(line)["step"] for line in ours["metrics.jsonl"].splitlines()]
     assert rows == [json.loads(line)["step"] for line in expected["metrics.jsonl"].splitlines()]
+
+
+def test_sharded_runs_of_several_kinds_end_at_the_held_out_error_of_one_process(bed):
+    kinds = ("sae=topk,matryoshka,gated", "sae.n_latents=40", "train.n_tokens=19200")
+    alone = bed.another("alone")
+    assert alone.launch(*kinds).exit_code == 0
+    outcome = bed.launch(*kinds, *TWO, *ALL_SHARDED)
+    assert outcome.exit_code == 0, outcome.messages
+    found, expected = bed.left_by(bed.plan(*kinds)), alone.left_by(alone.plan(*kinds))
+    assert found.keys() == expected.keys() and len(found) == 3
+    for run_id, left in found.items():
+        for name in ("fvu", "objective"):
+            assert left["metrics"][name] == pytest.approx(expected[run_id]["metrics"][name], rel=WITHIN), run_id

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saescale.campaign import placement
 from saescale.campaign.local import joint_environment
+from saescale.campaign.plan import PlannedRun
 from saescale.sae.kernels import cpu
 from saescale.sae.model import InputSample
 from saescale.sae.shards import ShardedKernels, Share
@@ -65,16 +67,37 @@ def train(trainable, xs):
     return trainable
 
 
+class Counted:
+    """Ranks that note what this one sends by ring algorithms, tensors of more than a few numbers alone."""
+
+    def __init__(self, ranks):
+        self.ranks, self.sent = ranks, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.ranks, name)
+
+    def sum_(self, tensor):
+        self.sent += 2 * (self.size - 1) / self.size * tensor.nbytes
+        return self.ranks.sum_(tensor)
+
+    def gather(self, tensor):
+        self.sent += (self.size - 1) * tensor.nbytes
+        return self.ranks.gather(tensor)
+
+
 def process(folder: Path, size: int) -> None:
     """What one of the processes does with every kind; the first writes what the test looks at."""
     torch.set_num_threads(1)
     xs, found = batches(STEPS), {}
     with joined(size) as ranks:
         for name, spec in SPECS.items():
-            made = Trainable.create(spec, 0, InputSample.of(xs[0]), ranks=ranks)
-            train(made, xs[:8])  # enough for the first dead latents
-            terms, grads = one_step(made.clone(), xs[8])
-            train(made, xs[8:RESUMED_AT])
+            counted = Counted(ranks)
+            made = Trainable.create(spec, 0, InputSample.of(xs[0]), ranks=counted)
+            train(made.clone(), xs[:1])
+            sent, early = counted.sent, made.clone()
+            early.load_whole(load_file(folder / f"{name}-early.safetensors"))
+            terms, grads = one_step(early, xs[8])
+            train(made, xs[:RESUMED_AT])
             save_parts(made.to_write(), folder / f"{name}-{size}.safetensors", ranks)
             train(made, xs[RESUMED_AT:])
             whole = made.whole_sae()
@@ -86,7 +109,7 @@ def process(folder: Path, size: int) -> None:
                 found |= as_tensors(f"{name}/terms", terms) | as_tensors(f"{name}/grads", grads)
                 found |= as_tensors(f"{name}/trained", whole.params()) | as_tensors(f"{name}/own", whole.own)
                 found |= as_tensors(f"{name}/resumed", continued.params())
-                found |= {f"{name}/n_dead": torch.tensor(stats["n_dead"])}
+                found |= {f"{name}/n_dead": torch.tensor(stats["n_dead"]), f"{name}/sent": torch.tensor(sent)}
     if ranks.first:
         save_file(found, folder / f"found-{size}.safetensors")
 
@@ -114,7 +137,8 @@ def one():
 def found(request, one, tmp_path_factory):
     """What that many processes found, and the folder with their checkpoints."""
     folder = tmp_path_factory.mktemp("sharded")
-    for name, (_, middle, _) in one.items():
+    for name, (early, middle, _) in one.items():
+        save_file(early.state_dict(), folder / f"{name}-early.safetensors")
         save_file(middle.state_dict(), folder / f"{name}-one.safetensors")
     run(request.param, str(folder))
     return load_file(folder / f"found-{request.param}.safetensors"), folder, request.param
@@ -162,6 +186,16 @@ def test_a_checkpoint_of_several_ranks_is_one_file_that_one_process_goes_on_from
     resumed = Trainable.create(SPECS[name], 99, InputSample.of(batches(1)[0]))
     resumed.load_whole(state)
     close(train(resumed, batches(STEPS)[RESUMED_AT:]).sae.params(), end.sae.params(), 1e-4)
+
+
+@every_kind
+def test_a_step_sends_what_the_plan_says(found, name):
+    spec, size = SPECS[name], found[2]
+    science = {"sae": {"kind": spec.kind, "n_latents": spec.n_latents, "k": spec.k, "aux_coeff": 0.0},  # nothing is dead yet
+               "train": {"batch_tokens": N_TOKENS}, "lm": {"d_in": D_IN}}
+    planned = placement.sent_bytes(PlannedRun("r", "t", (), None, science, {}), size)
+    has_pre_bias = spec.kind not in ("relu_l1", "jumprelu_tanh")
+    assert float(found[0][f"{name}/sent"]) == pytest.approx(planned - (0 if has_pre_bias else 8 * (size - 1) / size * D_IN))
 
 
 def test_the_case_with_dead_latents_has_some_and_the_sparse_case_is_sparse(one):
