@@ -12,6 +12,7 @@ from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.shards import Part, ShardedKernels, Share
 from saescale.sae.spec import SAESpec
 
+ADAPTED = ("sparsity_coeff", "threshold")  # of what kinds remember, shown as it is now
 STATISTICS = ("loss", "sum_sq_error", "l0", "grad_norm", "aux_loss")
 
 
@@ -95,7 +96,8 @@ class Trainable:
         self.statistics.zero_()
         averages = {name: total / n_steps if n_steps else float("nan") for name, total in zip(STATISTICS, sums, strict=True)}
         n_dead = self.ranks.totals(int((self.memory.tokens_since_fired >= self.spec.dead_after_tokens).sum()))[0]
-        return {**averages, "n_steps": n_steps, "n_dead": int(n_dead)}
+        adapted = {name: float(self.memory.own[name]) for name in ADAPTED if name in self.memory.own}
+        return {**averages, "n_steps": n_steps, "n_dead": int(n_dead), **adapted}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides the future, as contiguous tensors.

@@ -15,7 +15,7 @@ from saescale.campaign.local import Worker
 from saescale.records import record
 
 TWO = ("cluster=local", "cluster.workers=1", "cluster.ranks=2")
-MIXED = ("sae.n_latents=16,40", "train.n_tokens=19200,38400")
+MIXED = ("sae.n_latents=16,40", "train.n_tokens=9600,19200")
 ALL_SHARDED = ("cluster.shard_above_gb=0", "cluster.checkpoint_s=0")
 SLOW = ("sae.n_latents=1024", "train.n_tokens=76800")
 WITHIN = 0.002  # of the final held-out fvu
