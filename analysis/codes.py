@@ -34,6 +34,25 @@ WARNINGS = {
     "two_seeds": "Seed noise is estimated from two seeds per cell; intervals are approximate.",
 }
 
+# Of analysis.fit, for any law on any table.
+WARNINGS |= {
+    "draws_degenerate": "More than 5 % of the resamples lost a term of the law or did not converge: the data hardly carry all"
+    " of its parameters.",
+    "duplicate_rows": "Some rows are the same in every column that the law reads: if one run was listed twice, it counts twice.",
+    "exponent_at_bound": "An exponent is at the edge of what it may be: the table does not determine it.",
+    "few_clusters": "Fewer than ten independent clusters: a wild bootstrap is used, and its intervals are approximate.",
+    "few_rows": "Fewer than three rows per parameter: the law is close to passing through the points by construction.",
+    "fit_not_converged": "The fit did not pass its convergence certificate: do not use its numbers.",
+    "floor_needs_decades": "No column spans two decades: the floor and the exponents beside it trade off against each other and"
+    " none should be quoted without its interval.",
+    "objective_matters": "An exponent moves by more than one standard error between this objective and least squares: outliers"
+    " or a wrong law decide the answer.",
+    "starts_disagree": "Fewer than half of the starts reached the best value: the surface has several basins.",
+    "term_vanished": "A term of the law is as good as zero: the data do not ask for it. Fit the law without it.",
+    "threshold_below_noise": "Less than a quarter of the residuals lie inside the Huber threshold: this is nearly"
+    " least absolute deviations.",
+}
+
 STATUSES = {
     "bracketed": "minimum inside the sampled sizes",
     "flat": "all sizes have the same loss",
