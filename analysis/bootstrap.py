@@ -12,11 +12,12 @@ import numpy as np
 from analysis.certificate import LEAST_CURVATURE, LEAST_SHARE, term_shares
 from analysis.objective import Objective
 from analysis.rows import FEW_CLUSTERS, Rows
-from analysis.solve import CERTIFIED, Problem, Solution, ln_model, model, solve
+from analysis.solve import Problem, Solution, ln_model, model, solve
 from analysis.starts import starts_for_draws
 from analysis.surface import Surface
 
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
+CERTIFIED_DRAW = 1e-6  # scaled gradient of a draw: a millionth of its own standard error
 _LOSS_TOLERATED = 0.01  # chance per draw that a resample lacks a whole level of the design
 
 
@@ -45,7 +46,7 @@ def draw(over: Surface, rows: Rows, objective: Objective, inside: np.ndarray, dr
     solution = solve_draws(Problem(over, ln_y, weights, _first(objective)), inside, ln_ref, draws)
     for used in _next(objective):
         solution = solve(Problem(over, ln_y, weights, used), solution.points)
-    good = (solution.cosine <= CERTIFIED) & (solution.lowest > LEAST_CURVATURE)
+    good = (solution.cosine <= CERTIFIED_DRAW) & (solution.lowest > LEAST_CURVATURE)
     gone = degenerate(over, solution.points)
     keep = good | gone
     return Draws(solution.points[keep], method, draws, float(1 - keep.mean()), float(gone.mean()))

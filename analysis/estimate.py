@@ -10,14 +10,19 @@ from analysis import formula
 from analysis import objective as objectives
 from analysis.bootstrap import Draws, draw
 from analysis.certificate import Certificate, certify
-from analysis.diagnostics import fit_warnings
+from analysis.diagnostics import diagnose, fit_warnings
+from analysis.holdout import hold_out
+from analysis.influence import influence
 from analysis.laws import Law, find
-from analysis.objective import LAD_STEPS, MAD_TO_SD, TUNING, Objective
+from analysis.objective import LAD_LAST, LAD_ROUGH, MAD_TO_SD, TUNING, Objective
+from analysis.profiles import profile
 from analysis.result import FitResult
 from analysis.rows import Rows, read_rows
 from analysis.solve import Problem, Solution, ln_model, solve
 from analysis.starts import starts
 from analysis.surface import Surface, surface
+
+HOLDOUT_DRAWS = 300
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,31 @@ def _assemble(rows: Rows, point: Point, twin: Point, found: Draws | None, seed: 
         levels=point.levels,
         warnings=rows.warnings,
     )
+    if point.ok:
+        result = replace(result, diagnostics=diagnose(point.surface, rows, point.inside, point.residuals))
     if found is not None:
         result = _with_draws(result, point, found, seed)
+    if result.intervals is not None:
+        args = point.surface, rows, point.objective, point.inside
+        result = replace(result, profile=profile(*args), influence=influence(*args, result.se),
+                         holdout=hold_out(law, rows, lambda part: _trained(law, part, point.objective, seed)))
     return replace(result, warnings=tuple(dict.fromkeys([*result.warnings, *fit_warnings(result)])))
+
+
+def _trained(law: Law, rows: Rows, objective: Objective, seed: int) -> tuple:
+    """A law fitted to some rows for the held-out test, with the whole fit's threshold: see analysis.holdout."""
+    delta = objective.delta if objective.kind == "huber" else None
+    point = solve_point(law, rows, objective.kind, delta)
+    shell = FitResult(law, point.params, {}, point.certificate, point.residuals, {}, {}, rows.n_rows, rows.n_clusters, "", {}, {})
+
+    def predict(columns: dict) -> np.ndarray:
+        return np.log(shell.curve(columns))
+
+    if not point.ok or rows.n_clusters < 3:
+        return predict, None, point.certificate.status
+    inside = draw(point.surface, rows, point.objective, point.inside, HOLDOUT_DRAWS, seed).inside
+    with_draws = replace(shell, draws=point.surface.natural(inside))
+    return predict, with_draws.ln_noisy if len(inside) > HOLDOUT_DRAWS / 2 else None, point.certificate.status
 
 
 def _with_draws(result: FitResult, point: Point, found: Draws, seed: int) -> FitResult:
@@ -167,25 +194,27 @@ def _minimise(over: Surface, ln_y: np.ndarray, weights: np.ndarray, wanted: tupl
     def run(objective: Objective, points: np.ndarray) -> Solution:
         return solve(Problem(over, ln_y[None], weights[None], objective), points)
 
-    if kind == "huber" and delta is not None:
-        return Objective("huber", delta), run(Objective("huber", delta), begin)
-    squared = Objective("squared")
-    solution = run(squared, begin)
-    if kind == "squared":
-        return squared, solution
-    if kind == "lad":
-        return _lad(run, solution, ln_y, over, len(LAD_STEPS))
-    _, lad = _lad(run, solution, ln_y, over, len(LAD_STEPS) - 2)
-    for spread in (_lad_scale, _huber_scale):
-        used = Objective("huber", TUNING * spread(_best_residuals(over, ln_y, lad), over.size))
-        lad = run(used, lad.points)
-    return used, lad
-
-
-def _lad(run, solution: Solution, ln_y: np.ndarray, over: Surface, steps: int) -> tuple[Objective, Solution]:
+    solution = run(Objective("squared"), begin)
     spread = objectives.scale(_best_residuals(over, ln_y, solution), over.size)
-    for step in LAD_STEPS[:steps]:
-        used = Objective("lad", spread * step)
+    if kind == "squared":
+        return Objective("squared"), solution
+    if kind == "huber" and delta is not None:
+        return _falling(run, solution, "huber", spread, delta)
+    if kind == "lad":
+        return _falling(run, solution, "lad", spread, spread * LAD_LAST)
+    used, solution = _falling(run, solution, "lad", spread, spread * LAD_ROUGH)
+    for scale_of in (objectives.scale, _huber_scale):
+        used = Objective("huber", TUNING * scale_of(_best_residuals(over, ln_y, solution), over.size))
+        solution = run(used, solution.points)
+    return used, solution
+
+
+def _falling(run, solution: Solution, kind: str, spread: float, last: float) -> tuple[Objective, Solution]:
+    """From least squares down to the threshold `last` in steps of a factor of 4 at most: each is a good start for the next,
+    and from afar this reaches the lowest basin where the last objective alone would not."""
+    steps = max(0, int(np.ceil(np.log(2 * spread / last) / np.log(4.0))))
+    for step in range(steps, -1, -1):
+        used = Objective(kind, last * 4.0**step)
         solution = run(used, solution.points)
     return used, solution
 
@@ -193,10 +222,6 @@ def _lad(run, solution: Solution, ln_y: np.ndarray, over: Surface, steps: int) -
 def _best_residuals(over: Surface, ln_y: np.ndarray, solution: Solution) -> np.ndarray:
     best = solution.points[np.argmin(solution.value)]
     return ln_y - ln_model(over, best[None])[0]
-
-
-def _lad_scale(residuals: np.ndarray, n_params: int) -> float:
-    return objectives.scale(residuals, n_params)
 
 
 def _huber_scale(residuals: np.ndarray, n_params: int) -> float:

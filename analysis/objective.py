@@ -11,7 +11,7 @@ import numpy as np
 KINDS = ("huber", "lad", "squared")
 TUNING = 1.345  # Huber's: 95 % efficient for normal residuals, in units of their sd
 MAD_TO_SD = 1.4826
-LAD_STEPS = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)  # thresholds in units of the residuals' scale
+LAD_LAST, LAD_ROUGH = 1e-5, 1e-2  # LAD's threshold in units of the residuals' scale: final, and good for a scale
 
 
 @dataclass(frozen=True)

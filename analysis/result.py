@@ -67,17 +67,25 @@ class FitResult:
         """y at points with the law's columns: `estimate`; `curve_lo`, `curve_hi` for the law itself; `lo`, `hi` for a new
         run there: parameter draws and residuals together, widened by the held-out test. NaN where there is no interval.
         Errors: `ValueError` for missing columns, or a law with levels, which has no y outside its own cells."""
-        columns = self._columns(points)
-        out = {"estimate": self._evaluate(columns, self.params)}
+        out = {"estimate": self.curve(points)}
         empty = np.full(len(out["estimate"]), np.nan)
         out |= dict.fromkeys(("curve_lo", "curve_hi", "lo", "hi"), empty)
         if self.intervals is not None:
             curves = np.log(self.predict_draws(points))
             out["curve_lo"], out["curve_hi"] = np.exp(_percentiles(curves))
-            low, high = _percentiles(curves + self._noise(len(curves))[:, None])
+            low, high = _percentiles(self.ln_noisy(points))
             wide, centre = self.widening, np.log(out["estimate"])
             out["lo"], out["hi"] = np.exp(centre + wide * (low - centre)), np.exp(centre + wide * (high - centre))
         return pd.DataFrame(out)
+
+    def curve(self, points: pd.DataFrame | Mapping) -> np.ndarray:
+        """y of the law at the estimate, [point]."""
+        return self._evaluate(self._columns(points), self.params)
+
+    def ln_noisy(self, points: pd.DataFrame | Mapping) -> np.ndarray:
+        """ln y of a new run by each draw: the law's, plus a residual drawn with replacement, [draw, point]."""
+        curves = np.log(self.predict_draws(points))
+        return curves + self._noise(curves.shape)
 
     def predict_draws(self, points: pd.DataFrame | Mapping) -> np.ndarray:
         """y of the law by each draw, [draw, point]."""
@@ -94,10 +102,10 @@ class FitResult:
         """What prediction intervals are multiplied by, so that they would have covered the held-out rows."""
         return float((self.holdout or {}).get("widening") or 1.0)
 
-    def _noise(self, count: int) -> np.ndarray:
-        """Residuals drawn with replacement, for the degrees of freedom left; the same at every call."""
+    def _noise(self, shape: tuple[int, int]) -> np.ndarray:
+        """Residuals drawn with replacement, scaled for the degrees of freedom left; the same at every call."""
         left = self.n_rows / max(self.n_rows - len(self.law.params), 1)
-        return np.random.default_rng(0).choice(self.residuals, size=count) * np.sqrt(left)
+        return np.random.default_rng(0).choice(self.residuals, size=shape) * np.sqrt(left)
 
     def _columns(self, points: pd.DataFrame | Mapping) -> dict[str, np.ndarray]:
         if missing := [name for name in self.law.columns if name not in points]:

@@ -17,6 +17,7 @@ TOLERANCE = 1e-11
 CERTIFIED = 1e-8
 _CAP_LINEAR, _CAP_EXPONENT = 5.0, 0.5
 _ROUNDING = 1e-15
+_SETTLE = 2
 _STALLS = 4  # steps in a row that leave the objective as it is, to the last bits
 _CHUNK = 40_000  # rows times problems held in the processor's cache
 
@@ -112,18 +113,39 @@ def _descend(problem: Problem, starts: np.ndarray, iterations: int) -> Solution:
         if not len(active):
             break
         here, now, mu = points[active], state.take(active), damping[active]
-        step = np.clip(_step(here, now, mu, surface), -cap, cap)
+        step, hoped = _step(here, now, mu, surface)
+        step = np.clip(step, -cap, cap)
         trial = np.clip(here + step, surface.low, surface.high)
         after = evaluate(problem.part(active), trial)
-        better = after.value <= now.value + 4e-16 * np.abs(now.value)
-        stalls[active] = np.where(np.abs(after.value - now.value) <= 1e-15 * now.value, stalls[active] + 1, 0)
+        _settle(problem.part(active), trial, after, now.value, cap)
+        noise = now.rounding * np.sqrt(np.maximum(now.energy, 0.0)) + 4e-16 * np.abs(now.value)
+        better = after.value <= now.value + noise
+        stalls[active] = np.where(np.abs(after.value - now.value) <= noise, stalls[active] + 1, 0)
         points[active[better]] = trial[better]
         state.put(active[better], after, better)
-        damping[active] = np.where(better, np.maximum(mu / 10, 1e-14), mu * 5)
+        damping[active] = _damped(mu, better, (now.value - after.value) / np.maximum(hoped, 1e-300))
         taken[active] += 1
     cosine, lowest = _certify(points, state, surface)
     value = state.value if problem.pull is None else state.value - problem.pull.terms(points)[0]
     return Solution(points, value, cosine, lowest, taken)
+
+
+def _settle(problem: Problem, trial: np.ndarray, after: _State, wanted: np.ndarray, cap: np.ndarray) -> None:
+    """Where a trial is worse than `wanted`, moves its linear part alone to where it belongs, in place.
+
+    A law's valley is curved: a straight step along it leaves the floor in the coefficients, which follow from the exponents.
+    """
+    for _ in range(_SETTLE):
+        worse = np.flatnonzero((after.value > wanted) & np.isfinite(after.value))
+        if not len(worse):
+            return
+        here, now = trial[worse], after.take(worse)
+        step = _step(here, now, np.full(len(worse), 1e-6), problem.surface, only=len(problem.surface.heads))[0]
+        moved = np.clip(here + np.clip(step, -cap, cap), problem.surface.low, problem.surface.high)
+        found = evaluate(problem.part(worse), moved)
+        better = found.value < now.value
+        trial[worse[better]] = moved[better]
+        after.put(worse[better], found, better)
 
 
 def evaluate(problem: Problem, points: np.ndarray) -> _State:
@@ -261,12 +283,23 @@ def _scaled(points: np.ndarray, state: _State, surface: Surface) -> tuple[np.nda
     return np.nan_to_num(curvature, posinf=0.0, neginf=0.0), np.nan_to_num(gradient), root, held
 
 
-def _step(points: np.ndarray, state: _State, damping: np.ndarray, surface: Surface) -> np.ndarray:
+def _step(points: np.ndarray, state: _State, damping: np.ndarray, surface: Surface, only: int | None = None):
+    """The step [problem, p] and how much the damped quadratic says it gains [problem]; `only`: of the first parameters."""
     curvature, gradient, root, _ = _scaled(points, state, surface)
+    if only is not None:
+        gradient[:, only:] = 0.0
+        curvature[:, only:, :] = curvature[:, :, only:] = 0.0
     values, vectors = np.linalg.eigh(curvature)
     size = np.maximum(np.abs(values), 1e-13) + damping[:, None]
     along = (vectors.transpose(0, 2, 1) @ gradient[:, :, None])[:, :, 0]
-    return -(vectors @ (along / size)[:, :, None])[:, :, 0] / root
+    hoped = (along**2 / size * (1 - 0.5 * np.abs(values) / size)).sum(axis=1)
+    return -(vectors @ (along / size)[:, :, None])[:, :, 0] / root, hoped
+
+
+def _damped(damping: np.ndarray, better: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Less damping after a step that gained what the quadratic promised, more after one that did not or was refused."""
+    accepted = np.where(gain > 0.5, np.maximum(damping / 10, 1e-14), np.where(gain > 0.1, damping, 3 * damping))
+    return np.where(better, accepted, 5 * damping)
 
 
 def _cosine(gradient: np.ndarray, state: _State) -> np.ndarray:

@@ -16,7 +16,7 @@ from analysis.surface import Surface, inner_range
 _AXIS = {0: 1, 1: 64, 2: 32, 3: 14, 4: 8}  # grid points per exponent, by the number of exponents
 _MOST = 5
 _CELLS_AT_ONCE = 256
-_NUMBERS_AT_ONCE = 2_000_000
+_PROBLEMS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -62,47 +62,56 @@ def linear_start(surface: Surface, ln_y: np.ndarray, weights: np.ndarray) -> np.
 def best_cells(found: Grid, ratio: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(sum of squared relative errors [problem, cell], infinite where a coefficient is not positive; ln coefficients
     [term, problem, cell]). ratio [1 or problem, row] = y / reference; weights [1 or problem, row]."""
-    terms, n_cells, n_rows = found.ln_bases.shape
+    terms, n_cells, _ = found.ln_bases.shape
     problems = max(len(ratio), len(weights))
     rss, ln_coefficients = np.empty((problems, n_cells)), np.empty((terms, problems, n_cells))
-    step = max(1, min(_CELLS_AT_ONCE, _NUMBERS_AT_ONCE // (problems * terms + n_rows * terms * terms)))
-    total = (weights * ratio * ratio).sum(axis=1)
-    for at in range(0, n_cells, step):
-        chunk = slice(at, min(at + step, n_cells))
-        top = found.ln_bases[:, chunk].max(axis=2)
-        bases = np.exp(found.ln_bases[:, chunk] - top[:, :, None])
-        solved, gain = _project(bases, ratio, weights)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            good = np.logical_and.reduce([c > 0 for c in solved])
-            rss[:, chunk] = np.where(good, total[:, None] - gain, np.inf)
-            for t, c in enumerate(solved):
-                ln_coefficients[t, :, chunk] = np.where(good, np.log(c), np.nan) - top[t]
+    for cells in _blocks(n_cells, _CELLS_AT_ONCE):
+        top = found.ln_bases[:, cells].max(axis=2)
+        moments = _products(np.exp(found.ln_bases[:, cells] - top[:, :, None]))
+        for draws in _blocks(problems, _PROBLEMS_AT_ONCE):
+            r, w = (array if len(array) == 1 else array[draws] for array in (ratio, weights))
+            solved, gain = _project(moments, r, w)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                good = np.logical_and.reduce([c > 0 for c in solved])
+                rss[draws, cells] = np.where(good, (w * r * r).sum(axis=1)[:, None] - gain, np.inf)
+                for t, c in enumerate(solved):
+                    ln_coefficients[t, draws, cells] = np.where(good, np.log(c), np.nan) - top[t]
     return rss, ln_coefficients
 
 
-def _project(bases: np.ndarray, ratio: np.ndarray, weights: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
+
+
+def _products(bases: np.ndarray) -> dict:
+    """(term,) -> bases and (term, term) -> their products, [row, cell], from bases [term, cell, row]."""
+    turned = [np.ascontiguousarray(base.T) for base in bases]
+    pairs = {(s, t): turned[s] * turned[t] for s in range(len(bases)) for t in range(s, len(bases))}
+    return pairs | {(t,): base for t, base in enumerate(turned)}
+
+
+def _project(moments: dict, ratio: np.ndarray, weights: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Coefficients [term][problem, cell] of the normal equations and what they take off the total: elimination by hand,
     over all problems and cells at once."""
-    terms = range(len(bases))
-    b = [(weights * ratio) @ bases[t].T for t in terms]
-    a = {(s, t): weights @ (bases[s] * bases[t]).T for s in terms for t in terms if s <= t}
-    a = {key: np.broadcast_to(value, b[0].shape).copy() for key, value in a.items()}
-    right = [value.copy() for value in b]
+    count = sum(len(key) == 1 for key in moments)
+    b = [(weights * ratio) @ moments[t,] for t in range(count)]
+    a = {key: np.broadcast_to(weights @ value, b[0].shape) for key, value in moments.items() if len(key) == 2}
+    right = list(b)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for k in terms:
+        for k in range(count):
             a[k, k] = a[k, k] * (1 + 1e-13)
-            for i in range(k + 1, len(bases)):
+            for i in range(k + 1, count):
                 factor = a[k, i] / a[k, k]
-                for j in range(i, len(bases)):
+                for j in range(i, count):
                     a[i, j] = a[i, j] - factor * a[k, j]
                 b[i] = b[i] - factor * b[k]
-        solved: list = [None] * len(bases)
-        for k in reversed(terms):
-            solved[k] = (b[k] - sum(a[k, j] * solved[j] for j in range(k + 1, len(bases)))) / a[k, k]
+        solved: list = [None] * count
+        for k in reversed(range(count)):
+            solved[k] = (b[k] - sum(a[k, j] * solved[j] for j in range(k + 1, count))) / a[k, k]
         return solved, sum(c * r for c, r in zip(solved, right, strict=True))
 
 
-def starts(surface: Surface, ln_y: np.ndarray, weights: np.ndarray, count: int = 6) -> np.ndarray:
+def starts(surface: Surface, ln_y: np.ndarray, weights: np.ndarray, count: int = 4) -> np.ndarray:
     """Up to `count` starts of one problem, [start, p] inside: the best local minima of the grid. ln_y, weights [row]."""
     if surface.features is not None and len(surface.law.terms) == 1 and not surface.law.power:
         return linear_start(surface, ln_y[None], weights[None])
