@@ -9,6 +9,7 @@ from importlib import import_module
 _WHERE = {
     "FitResult": "analysis.result",
     "Law": "analysis.laws",
+    "compare": "analysis.selection",
     "fit": "analysis.estimate",
 }
 __all__ = sorted(_WHERE)

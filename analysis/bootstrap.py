@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.certificate import LEAST_CURVATURE, LEAST_SHARE, term_shares
+from analysis.derivatives import ln_model, model
 from analysis.objective import Objective
 from analysis.rows import FEW_CLUSTERS, Rows
-from analysis.solve import Problem, Solution, ln_model, model, solve
+from analysis.solve import Problem, Solution, solve
 from analysis.starts import starts_for_draws
 from analysis.surface import Surface
 
@@ -36,7 +37,7 @@ class Draws:
 def draw(over: Surface, rows: Rows, objective: Objective, inside: np.ndarray, draws: int, seed: int) -> Draws:
     """`draws` resamples of the fit at `inside`, all at the objective's threshold."""
     rng = np.random.default_rng(seed)
-    method = "wild cluster bootstrap" if _needs_wild(rows) else "cluster bootstrap"
+    method = "wild cluster bootstrap" if _needs_wild(rows) or over.law.levels else "cluster bootstrap"
     if method == "wild cluster bootstrap":
         ln_ref = ln_model(over, inside[None])[0]
         ln_y, weights = ln_ref + _flipped(over, rows, inside, draws, rng), np.ones((1, rows.n_rows))

@@ -10,6 +10,7 @@ from analysis.surface import Surface
 LEAST_SHARE = 1e-3
 LEAST_CURVATURE = 1e-10
 AGREEMENT = 1e-9
+ROUNDING = 1e-13  # of a residual: differences below are none
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Certificate:
         return cls(**{name: value for name, value in record.items() if name != "status"} | lists)
 
 
-def certify(surface: Surface, solution: Solution) -> tuple[int, Certificate]:
-    """The best of several starts (its index) and its certificate."""
+def certify(surface: Surface, solution: Solution, unit: float) -> tuple[int, Certificate]:
+    """The best of several starts (its index) and its certificate. `unit`: what the objective measures residuals in (ln y)."""
     best = int(np.argmin(solution.value))
     lowest = solution.value[best]
-    agreeing = int((solution.value <= lowest + AGREEMENT * abs(lowest) + 1e-20).sum())
+    agreeing = int((solution.value <= lowest + AGREEMENT * abs(lowest) + surface.n_rows * (ROUNDING / unit) ** 2).sum())
     shares = {name: float(values[0]) for name, values in term_shares(surface, solution.points[best : best + 1]).items()}
     vanished = tuple(name for name, share in shares.items() if share < LEAST_SHARE)
     numbers = (float(solution.cosine[best]), float(solution.lowest[best]), len(solution.value), agreeing)

@@ -51,6 +51,8 @@ WARNINGS |= {
     "floor_not_identified": "The data do not bound the floor on both sides: only its interval means something.",
     "intervals_widened": "Fitted to the smaller runs, the law missed the larger ones by more than its intervals allow: prediction"
     " intervals are widened more than 1.5 times to make up for it.",
+    "lr_at_edge": "The best learning rate of at least one cell is the lowest or highest that was tried there: widen its grid.",
+    "lr_no_minimum": "The loss is not clearly convex in ln lr: there is no best learning rate in this table.",
     "no_skill": "On held-out larger runs the law predicts no better than the nearest run or a plain power law.",
     "objective_matters": "An exponent moves by more than one standard error between this objective and least squares: outliers"
     " or a wrong law decide the answer.",
@@ -58,8 +60,11 @@ WARNINGS |= {
     "profile_disagrees": "Bootstrap and profile intervals differ by more than a quarter of their width: the data are few or the"
     " law is strongly curved here; quote the wider.",
     "residuals_structured": "The residuals' signs come in long runs along a column: the law bends differently from the data.",
+    "sizes_unconverged": "Some sizes still improved by more than the stop rule allows at their longest horizon and are left out.",
     "starts_disagree": "Fewer than half of the starts reached the best value: the surface has several basins.",
     "term_vanished": "A term of the law is as good as zero: the data do not ask for it. Fit the law without it.",
+    "wider_law_needed": "A wider law of the same family fits these data much better (BIC by more than 6) and predicts held-out"
+    " runs better: this one is rejected, see diagnostics['wider'].",
     "threshold_below_noise": "Less than a quarter of the residuals lie inside the Huber threshold: this is nearly"
     " least absolute deviations.",
 }

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from analysis.derivatives import model
 from analysis.rows import Rows
-from analysis.solve import model
 from analysis.surface import Surface
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ _DEGENERATE_MOST = 0.05
 _RUNS_P = 0.01
 _CORRELATED = 0.98
 _WIDTHS_DIFFER = 0.25
+_SKILL_LEAST = -0.05
 _MEANS = {"degenerate": "term_vanished", "at_bound": "exponent_at_bound", "not_converged": "fit_not_converged"}
 
 
@@ -75,6 +76,12 @@ def fit_warnings(fit: "FitResult") -> list[str]:
         found.append("residuals_structured")
     if any(abs(value) > _CORRELATED for value in fit.diagnostics.get("correlation", {}).values()):
         found.append("columns_move_together")
+    if fit.diagnostics.get("edge_cells"):
+        found.append("lr_at_edge")
+    if fit.diagnostics.get("wider", {}).get("needed"):
+        found.append("wider_law_needed")
+    if fit.law.name == "lr" and not (fit.interval("curvature") or (fit.params["curvature"],))[0] > 0:
+        found.append("lr_no_minimum")
     return found + _interval_warnings(fit) + _holdout_warnings(fit)
 
 
@@ -106,4 +113,4 @@ def _holdout_warnings(fit: "FitResult") -> list[str]:
         return ["extrapolation_untested"] if fit.law.axis else []
     found = ["intervals_widened"] if (fit.holdout["widening"] or 1) > 1.5 else []
     skills = [fit.holdout[name] for name in ("skill_nearest", "skill_plain") if fit.holdout[name] is not None]
-    return [*found, "no_skill"] if skills and min(skills) < 0 else found
+    return [*found, "no_skill"] if skills and min(skills) < _SKILL_LEAST else found

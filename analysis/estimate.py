@@ -10,19 +10,23 @@ from analysis import formula
 from analysis import objective as objectives
 from analysis.bootstrap import Draws, draw
 from analysis.certificate import Certificate, certify
+from analysis.convergence import EPS, converged
+from analysis.derivatives import ln_model
 from analysis.diagnostics import diagnose, fit_warnings
 from analysis.holdout import hold_out
 from analysis.influence import influence
 from analysis.laws import Law, find
 from analysis.objective import LAD_LAST, LAD_ROUGH, MAD_TO_SD, TUNING, Objective
 from analysis.profiles import profile
-from analysis.result import FitResult
+from analysis.rates import edge_cells
+from analysis.result import FitResult, curve
 from analysis.rows import Rows, read_rows
-from analysis.solve import Problem, Solution, ln_model, solve
+from analysis.solve import Problem, Solution, solve
 from analysis.starts import starts
 from analysis.surface import Surface, surface
 
 HOLDOUT_DRAWS = 300
+BIC_NEEDED = 6.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,28 @@ def fit(
     gives the point without intervals, profiles or held-out test.
     Errors: `ValueError` for a table that no fit could use, an unknown law or objective, or 1 to 99 draws.
     """
-    law = find(law)
     objectives.check(objective, delta)
     if 0 < draws < 100 or draws < 0:
         raise ValueError(f"draws={draws} is too few for a 95 % interval: choose at least 100, or 0 for the point alone.")
+    if law == "convergence":
+        return _at_convergence(table, objective=objective, delta=delta, draws=draws, seed=seed)
+    law = find(law)
     rows = read_rows(law, table, cluster)
     point = solve_point(law, rows, objective, delta)
     twin = point if objective == "squared" else solve_point(law, rows, "squared")
     found = draw(point.surface, rows, point.objective, point.inside, draws, seed) if draws and point.ok else None
     return _assemble(rows, point, twin, found, seed)
+
+
+def _at_convergence(table: pd.DataFrame | Mapping, **options) -> FitResult:
+    """Loss at convergence against size; tokens to convergence against size under parts["tokens"]. A floor from 5 sizes on."""
+    sizes, unfinished = converged(table)
+    law = find("power" if len(sizes) >= 5 else "power_plain")
+    loss = fit(replace(law, name="convergence"), {"x": sizes["N"], "y": sizes["loss"]}, **options)
+    tokens = fit("power_plain", {"x": sizes["N"], "y": sizes["D"]}, **options)
+    record = {"sizes": sizes.to_dict("records"), "unconverged": unfinished, "eps": EPS}
+    codes = (*loss.warnings, *(["sizes_unconverged"] if unfinished else []))
+    return replace(loss, parts={"tokens": tokens}, diagnostics=loss.diagnostics | record, warnings=codes)
 
 
 def _assemble(rows: Rows, point: Point, twin: Point, found: Draws | None, seed: int) -> FitResult:
@@ -111,11 +128,14 @@ def _assemble(rows: Rows, point: Point, twin: Point, found: Draws | None, seed: 
         warnings=rows.warnings,
     )
     if point.ok:
-        result = replace(result, diagnostics=diagnose(point.surface, rows, point.inside, point.residuals))
+        found_out = diagnose(point.surface, rows, point.inside, point.residuals)
+        found_out |= {"edge_cells": edge_cells(rows)} if law.name == "lr" else {}
+        result = replace(result, diagnostics=found_out)
     if found is not None:
         result = _with_draws(result, point, found, seed)
     if result.intervals is not None:
         args = point.surface, rows, point.objective, point.inside
+        result = replace(result, diagnostics=result.diagnostics | _against_wider(law, rows))
         result = replace(result, profile=profile(*args), influence=influence(*args, result.se),
                          holdout=hold_out(law, rows, lambda part: _trained(law, part, point.objective, seed)))
     return replace(result, warnings=tuple(dict.fromkeys([*result.warnings, *fit_warnings(result)])))
@@ -135,6 +155,44 @@ def _trained(law: Law, rows: Rows, objective: Objective, seed: int) -> tuple:
     inside = draw(point.surface, rows, point.objective, point.inside, HOLDOUT_DRAWS, seed).inside
     with_draws = replace(shell, draws=point.surface.natural(inside))
     return predict, with_draws.ln_noisy if len(inside) > HOLDOUT_DRAWS / 2 else None, point.certificate.status
+
+
+def held_out_error(law: Law, rows: Rows) -> float:
+    """Mean |ln y - predicted| over the held-out rows of all cuts, by least squares; NaN where none can be held out."""
+
+    def trained(part: Rows) -> tuple:
+        point = solve_point(law, part, "squared")
+        return (lambda columns: np.log(curve(law, columns, point.params))), None, point.certificate.status
+
+    found = hold_out(law, rows, trained)
+    return float(found["mean_abs_ln"]) if found else float("nan")
+
+
+def score(law: Law, rows: Rows) -> dict:
+    """One row of the model table, see analysis.selection: least squares, AIC, BIC and held-out error."""
+    point = solve_point(law, rows, "squared")
+    k, n = len(law.params) + 1, rows.n_clusters
+    fit = n * np.log(max(np.mean(point.residuals**2), 1e-300))
+    return {
+        "law": law.name,
+        "params": len(law.params),
+        "status": point.certificate.status,
+        "rms_ln": point.rms,
+        "aic": float(fit + 2 * k),
+        "bic": float(fit + k * np.log(n)),
+        "held_out": held_out_error(law, rows),
+    }
+
+
+def _against_wider(law: Law, rows: Rows) -> dict:
+    """Whether the law's wider relative is needed: {"law", "bic_gain", "held_out", "held_out_here", "needed"}; {} without one."""
+    if not law.wider or rows.n_rows <= len(find(law.wider).params):
+        return {}
+    ours, theirs = score(law, rows), score(find(law.wider), rows)
+    gain = ours["bic"] - theirs["bic"]
+    needed = theirs["status"] == "ok" and gain > BIC_NEEDED and theirs["held_out"] < ours["held_out"]
+    return {"wider": {"law": law.wider, "bic_gain": gain, "held_out": theirs["held_out"], "held_out_here": ours["held_out"],
+                      "needed": needed}}
 
 
 def _with_draws(result: FitResult, point: Point, found: Draws, seed: int) -> FitResult:
@@ -181,7 +239,7 @@ def solve_point(law: Law, rows: Rows, kind: str, delta: float | None = None, wei
     weights = np.ones(rows.n_rows) if weights is None else weights
     begin = starts(over, rows.ln_y, weights)
     objective, solution = _minimise(over, rows.ln_y, weights, (kind, delta), begin)
-    best, certificate = certify(over, solution)
+    best, certificate = certify(over, solution, objective.unit)
     inside = solution.points[best]
     residuals = rows.ln_y - ln_model(over, inside[None])[0]
     return Point(over, objective, inside, float(solution.value[best]) * objective.unit**2, certificate, residuals)

@@ -35,6 +35,7 @@ def hold_out(law: Law, rows: Rows, fit_rows: Callable) -> dict | None:
         "axis": list(law.axis),
         "cuts": cuts,
         "widening": max(1.0, float(np.percentile(ratio, _LEVEL))) if len(ratio) else None,
+        "mean_abs_ln": float(np.abs(whole["_error"]).mean()),
         "coverage_95": float((ratio <= 1).mean()) if len(ratio) else None,
         "skill_nearest": _skill(whole["_error"], whole["_nearest"]),
         "skill_plain": _skill(whole["_error"], whole["_plain"]),

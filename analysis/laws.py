@@ -29,7 +29,8 @@ class Law:
     grid covers, geometric and held within [0, 2 high] when low > 0, or the name of a column: inside the middle 80 % of its
     logarithmic range. power: the name of an exponent on the whole sum. levels: columns whose every combination has a level
     of its own in place of the coefficient. derived: name -> formula in parameters. axis: the columns whose product is the
-    scale along which held-out tests extrapolate. nested: smaller laws to compare with.
+    scale along which held-out tests extrapolate. nested: smaller laws to compare with; wider: a larger one that would show that
+    this one is too small.
     Errors: `ValueError` naming what cannot be read.
     """
 
@@ -42,6 +43,7 @@ class Law:
     derived: Mapping[str, str] = field(default_factory=dict)
     axis: tuple[str, ...] = ()
     nested: tuple[str, ...] = ()
+    wider: str = ""
 
     def __post_init__(self):
         used = self._used()
@@ -113,7 +115,7 @@ _DECLARED = [
     Law("broken", {"A": _BREAK}, "y", {"alpha": (-3.0, 3.0), "alpha_after": (-3.0, 3.0), "x_break": "x"},
         axis=("x",), nested=("power_plain", "power")),
     # N = G (N D)^a minimises A N^-alpha + B D^-beta at fixed product N D (Hoffmann et al. 2022, equation 4, with 6 N D = C).
-    Law("nd", {"E": "1", "A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"), nested=("nd_tied", "nd_plain", "nd_kaplan"),
+    Law("nd", {"E": "1", "A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"), nested=("nd_tied", "nd_plain", "nd_kaplan"), wider="nd_interaction",
         derived={"a": _SHARE, "b": "alpha / (alpha + beta)", "G": "(alpha * A / (beta * B))**(1 / (alpha + beta))"}),
     Law("nd_tied", {"E": "1", "A": _N, "B": "D**-alpha"}, ranges={"alpha": EXPONENT}, axis=("N", "D"),
         derived={"G": "(A / B)**(0.5 / alpha)"}),
@@ -126,8 +128,8 @@ _DECLARED = [
     # Gao et al. 2024, their L(n, k): A = exp(alpha), Z = exp(zeta).
     Law("nk", {"A": _NK, "Z": "K**eta"}, ranges={**_SIGNED, **_CROSS, **_FLOOR}, axis=("N",),
         nested=("nk_plain", "nk_interaction", "nk_floor")),
-    Law("nk_floor", {"A": _K, "Z": "K**eta"}, ranges={**_SIGNED, **_FLOOR}, axis=("N",), nested=("nk_plain",)),
-    Law("nk_interaction", {"A": _NK}, ranges={**_SIGNED, **_CROSS}, axis=("N",), nested=("nk_plain",)),
+    Law("nk_floor", {"A": _K, "Z": "K**eta"}, ranges={**_SIGNED, **_FLOOR}, axis=("N",), nested=("nk_plain",), wider="nk"),
+    Law("nk_interaction", {"A": _NK}, ranges={**_SIGNED, **_CROSS}, axis=("N",), nested=("nk_plain",), wider="nk"),
     Law("nk_plain", {"A": _K}, ranges=_SIGNED, axis=("N",)),
     # ln loss = level(N, D) + curvature (ln lr - ln lr_best)^2 / 2, ln lr_best = ln lr_1 + p_N ln N + p_D ln D: multiplied
     # out, what does not depend on lr joins the level of its (N, D) cell, and the rest is linear in ln lr and its products.

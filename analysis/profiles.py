@@ -13,9 +13,10 @@ import numpy as np
 from scipy import stats
 
 from analysis import formula
+from analysis.derivatives import model
 from analysis.objective import Objective
 from analysis.rows import Rows
-from analysis.solve import Problem, Pull, model, solve
+from analysis.solve import Problem, Pull, solve
 from analysis.surface import Surface
 
 _STEP = 0.5  # in units of the signed root of the statistic
@@ -59,7 +60,7 @@ def _end(value: float | None, quantity: Quantity, side: int) -> float | None:
 def _quantities(over: Surface) -> list[Quantity]:
     law, heads = over.law, len(over.heads)
     linear = [Quantity(name, over.back[i], is_ln=True) for i, name in enumerate(law.coefficients)]
-    exponents = [Quantity(name, over.back[heads + i]) for i, name in enumerate(law.exponents)]
+    exponents = [Quantity(name, over.back[heads + i], is_ln=bool(over.logged[i])) for i, name in enumerate(law.exponents)]
     return linear + exponents + [Quantity(name, None, text) for name, text in law.derived.items()]
 
 
@@ -72,6 +73,7 @@ def _jets(over: Surface, quantity: Quantity, points: np.ndarray) -> tuple[np.nda
     heads = len(over.heads)
     values = {name: formula.exp(formula.variable(own[:, i], i)) for i, name in enumerate(law.coefficients)}
     values |= {name: formula.variable(own[:, heads + i], heads + i) for i, name in enumerate(law.exponents)}
+    values |= {name: formula.exp(values[name]) for name, logged in zip(law.exponents, over.logged, strict=True) if logged}
     jet = formula.evaluate(quantity.text, values)
     slope, bend = np.zeros(points.shape), np.zeros((*points.shape, points.shape[1]))
     for i, d in jet.slope.items():

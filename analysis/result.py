@@ -80,7 +80,7 @@ class FitResult:
 
     def curve(self, points: pd.DataFrame | Mapping) -> np.ndarray:
         """y of the law at the estimate, [point]."""
-        return self._evaluate(self._columns(points), self.params)
+        return curve(self.law, self._columns(points), self.params)
 
     def ln_noisy(self, points: pd.DataFrame | Mapping) -> np.ndarray:
         """ln y of a new run by each draw: the law's, plus a residual drawn with replacement, [draw, point]."""
@@ -90,7 +90,7 @@ class FitResult:
     def predict_draws(self, points: pd.DataFrame | Mapping) -> np.ndarray:
         """y of the law by each draw, [draw, point]."""
         named = {name: self.draws[:, i, None] for i, name in enumerate(self.law.params)}
-        return self._evaluate(self._columns(points), named)
+        return curve(self.law, self._columns(points), named)
 
     def derive(self, text: str) -> tuple[float, np.ndarray]:
         """A formula in the parameters: (estimate, its draws [draw])."""
@@ -113,12 +113,6 @@ class FitResult:
         if self.law.levels:
             raise ValueError(f"The law {self.law.name!r} has a level per cell and predicts no {self.law.y}.")
         return {name: np.atleast_1d(np.asarray(points[name], float)) for name in self.law.columns}
-
-    def _evaluate(self, columns: dict[str, np.ndarray], params: Mapping) -> np.ndarray:
-        values = columns | dict(params)
-        total = sum(values[name] * formula.evaluate(text, values) for name, text in self.law.terms.items())
-        total = total + 0.0 * next(iter(columns.values()))
-        return total ** values[self.law.power] if self.law.power else total
 
     def to_dict(self) -> dict:
         """Plain JSON: no NaN (None), no infinity (None), arrays as lists."""
@@ -151,6 +145,14 @@ class FitResult:
         from analysis.page import text
 
         return text(self)
+
+
+def curve(law: Law, columns: Mapping, params: Mapping) -> np.ndarray:
+    """y of a law: columns name -> [point], params name -> number or [draw, 1]."""
+    values = {**columns, **params}
+    total = sum(values[name] * formula.evaluate(text, values) for name, text in law.terms.items())
+    total = total + 0.0 * next(iter(columns.values()))
+    return total ** values[law.power] if law.power else total
 
 
 def _percentiles(draws: np.ndarray) -> np.ndarray:

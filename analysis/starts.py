@@ -36,6 +36,7 @@ def grid(surface: Surface, ln_ref: np.ndarray) -> Grid:
     law = surface.law
     per_axis = _AXIS.get(len(law.ranges), _MOST)
     axes = [_axis(span, surface.columns, per_axis) for span in law.ranges.values()]
+    axes = [np.log(axis) if logged else axis for axis, logged in zip(axes, surface.logged, strict=True)]
     cells = np.array(list(itertools.product(*axes))).reshape(-1, len(axes))
     points = np.zeros((len(cells), surface.size))
     points[:, len(surface.heads) :] = cells

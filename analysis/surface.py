@@ -51,7 +51,8 @@ class Surface:
         """ln of every term [term][problem, row] at points [problem, p], before the power."""
         if self.features is not None:
             return [points @ f.T + o for f, o in zip(self.features, self.offsets, strict=True)]
-        return [points[:, t, None] + jet.value for t, jet in enumerate(self.jets(points))]
+        shape = (len(points), self.n_rows)
+        return [np.broadcast_to(points[:, t, None] + jet.value, shape) for t, jet in enumerate(self.jets(points))]
 
     def jets(self, points: np.ndarray) -> list[formula.Jet]:
         """ln of every term without its coefficient, as jets in the exponents."""
@@ -59,24 +60,27 @@ class Surface:
         values = dict(self.columns)
         for i, name in enumerate(self.law.exponents):
             values[name] = formula.variable(points[:, first + i, None], first + i)
+            values[name] = formula.exp(values[name]) if self.logged[i] else values[name]
         return [formula.ln(formula.jet(formula.evaluate(text, values))) for text in self.law.terms.values()]
 
     def outside(self, points: np.ndarray) -> np.ndarray:
         """Points in the law's own parameters, coefficients in ln."""
         return points @ self.back.T
 
+    @property
+    def logged(self) -> np.ndarray:
+        """Exponents that are searched for in ln: the positive ones of laws that are not affine, whatever their size."""
+        affine = self.features is not None
+        return np.array([not affine and self.law.positive(name) for name in self.law.exponents], bool)
+
     def natural(self, points: np.ndarray) -> np.ndarray:
         """[problem, param] in the order of law.params: coefficients themselves, levels left out."""
         own = self.outside(points)
         with np.errstate(over="ignore"):
             linear = np.exp(own[:, : len(self.heads)]) if not self.law.levels else own[:, :0]
-        return np.concatenate([linear, own[:, len(self.heads) :]], axis=1)
-
-    def inside(self, params: np.ndarray) -> np.ndarray:
-        """The inverse of `natural`, for laws without levels."""
-        own = np.array(params, float, copy=True)
-        own[..., : len(self.heads)] = np.log(np.maximum(own[..., : len(self.heads)], 1e-300))
-        return np.linalg.solve(self.back, own.T).T
+            rest = own[:, len(self.heads) :]
+            rest = np.where(self.logged, np.exp(np.where(self.logged, rest, 0.0)), rest)
+        return np.concatenate([linear, rest], axis=1)
 
 
 def surface(law: Law, columns: dict[str, np.ndarray], ln_y: np.ndarray) -> Surface:
@@ -98,7 +102,7 @@ def surface(law: Law, columns: dict[str, np.ndarray], ln_y: np.ndarray) -> Surfa
         if not law.levels:
             back = _centring(law, columns, features)
             features = features @ back
-    low, high = _bounds(law, columns, heads)
+    low, high = _bounds(law, columns, heads, affine is not None)
     if len(heads) > 1 and not law.power and not np.array_equal(back, np.eye(size)):
         low[: len(heads)] = ln_y.min() - _GONE
     return Surface(law, columns, heads, features, offsets, back, low, high)
@@ -161,13 +165,15 @@ def inner_range(values: np.ndarray) -> tuple[float, float]:
     return math.exp(low + _BOUND_LOW_SHARE * (high - low)), math.exp(low + _BOUND_HIGH_SHARE * (high - low))
 
 
-def _bounds(law: Law, columns: dict, heads: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(law: Law, columns: dict, heads: tuple[str, ...], affine: bool) -> tuple[np.ndarray, np.ndarray]:
     low, high = [-np.inf] * len(heads), [np.inf] * len(heads)
-    for span in law.ranges.values():
+    for name, span in law.ranges.items():
         if isinstance(span, str):
             bounds = inner_range(columns[span])
         else:
             bounds = (0.0, 2.0 * span[1]) if span[0] > 0 else (-np.inf, np.inf)
+        if not affine and law.positive(name):
+            bounds = (math.log(bounds[0]) if bounds[0] > 0 else -np.inf, math.log(bounds[1]))
         low.append(bounds[0])
         high.append(bounds[1])
     return np.array(low), np.array(high)
