@@ -115,7 +115,8 @@ _DECLARED = [
     Law("broken", {"A": _BREAK}, "y", {"alpha": (-3.0, 3.0), "alpha_after": (-3.0, 3.0), "x_break": "x"},
         axis=("x",), nested=("power_plain", "power")),
     # N = G (N D)^a minimises A N^-alpha + B D^-beta at fixed product N D (Hoffmann et al. 2022, equation 4, with 6 N D = C).
-    Law("nd", {"E": "1", "A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"), nested=("nd_tied", "nd_plain", "nd_kaplan"), wider="nd_interaction",
+    Law("nd", {"E": "1", "A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"),
+        nested=("nd_tied", "nd_plain", "nd_kaplan"), wider="nd_interaction",
         derived={"a": _SHARE, "b": "alpha / (alpha + beta)", "G": "(alpha * A / (beta * B))**(1 / (alpha + beta))"}),
     Law("nd_tied", {"E": "1", "A": _N, "B": "D**-alpha"}, ranges={"alpha": EXPONENT}, axis=("N", "D"),
         derived={"G": "(A / B)**(0.5 / alpha)"}),
