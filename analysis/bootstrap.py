@@ -110,9 +110,10 @@ def _needs_wild(rows: Rows) -> bool:
 
 
 def _flipped(over: Surface, rows: Rows, inside: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Residuals over the root of 1 - leverage (HC2), times one Webb weight per cluster and draw: [draw, row]."""
+    """Residuals over 1 - leverage (HC3: few rows per parameter are the rule here), times one Webb weight per cluster and draw:
+    [draw, row]."""
     fitted, jacobian, _ = model(over, inside[None])
-    residual = (rows.ln_y - fitted[0]) / np.sqrt(1 - leverage(jacobian[0]))
+    residual = (rows.ln_y - fitted[0]) / (1 - leverage(jacobian[0]))
     weights = WEBB[rng.integers(0, len(WEBB), size=(draws, rows.n_clusters))]
     return weights[:, rows.cluster] * residual
 
