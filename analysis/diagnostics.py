@@ -16,7 +16,6 @@ _DECADES_FOR_A_FLOOR = 2.0
 _INSIDE_LEAST = 0.25
 _DEGENERATE_MOST = 0.05
 _RUNS_P = 0.01
-_CORRELATED = 0.98
 _WIDTHS_DIFFER = 0.25
 _SKILL_LEAST = -0.05
 _MEANS = {"degenerate": "term_vanished", "at_bound": "exponent_at_bound", "not_converged": "fit_not_converged"}
@@ -33,10 +32,9 @@ def diagnose(over: Surface, rows: Rows, inside: np.ndarray, residuals: np.ndarra
     if len(over.law.axis) > 1:
         orders["*".join(over.law.axis)] = sum(ln[name] for name in over.law.axis)
     names = list(ln)
-    pairs = {f"{a},{b}": float(np.corrcoef(ln[a], ln[b])[0, 1]) for i, a in enumerate(names) for b in names[i + 1 :]}
     return {
         "decades": {name: float(np.ptp(values) / np.log(10)) for name, values in ln.items()},
-        "correlation": pairs,
+        "correlation": {f"{a},{b}": float(np.corrcoef(ln[a], ln[b])[0, 1]) for i, a in enumerate(names) for b in names[i + 1 :]},
         "condition": float(np.linalg.cond(scaled.T)),
         "runs": {name: runs_test(values, residuals) for name, values in orders.items()},
     }
@@ -74,8 +72,6 @@ def fit_warnings(fit: "FitResult") -> list[str]:
         found.append("one_cluster_decides")
     if any(run and run["p"] < _RUNS_P for run in fit.diagnostics.get("runs", {}).values()):
         found.append("residuals_structured")
-    if any(abs(value) > _CORRELATED for value in fit.diagnostics.get("correlation", {}).values()):
-        found.append("columns_move_together")
     if fit.diagnostics.get("edge_cells"):
         found.append("lr_at_edge")
     if fit.diagnostics.get("wider", {}).get("needed"):

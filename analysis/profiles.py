@@ -74,7 +74,8 @@ def _jets(over: Surface, quantity: Quantity, points: np.ndarray) -> tuple[np.nda
     values = {name: formula.exp(formula.variable(own[:, i], i)) for i, name in enumerate(law.coefficients)}
     values |= {name: formula.variable(own[:, heads + i], heads + i) for i, name in enumerate(law.exponents)}
     values |= {name: formula.exp(values[name]) for name, logged in zip(law.exponents, over.logged, strict=True) if logged}
-    jet = formula.evaluate(quantity.text, values)
+    with np.errstate(all="ignore"):
+        jet = formula.evaluate(quantity.text, values)
     slope, bend = np.zeros(points.shape), np.zeros((*points.shape, points.shape[1]))
     for i, d in jet.slope.items():
         slope[:, i] = d
@@ -143,7 +144,8 @@ class _Lines:
         value = self.of(self.which, points)[0]
         first, z, step = value.copy(), np.zeros(n), _STEP * self.se
         ends: list[float | None] = [None] * n
-        active = np.flatnonzero(np.isfinite(self.se) & (self.se > 0) & np.isfinite(value))
+        known = np.isfinite(self.of(self.which, points)[1]).all(axis=1)
+        active = np.flatnonzero(np.isfinite(self.se) & (self.se > 0) & np.isfinite(value) & known)
         for _ in range(_WALK):
             if not len(active):
                 break

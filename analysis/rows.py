@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.laws import Law
 
 FEW_CLUSTERS = 10
+_CORRELATED = 0.98
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Rows:
     @property
     def data_hash(self) -> str:
         """Of the values used, rows in order of value: the table's own order does not matter."""
-        table = np.stack([*self.columns.values(), np.exp(self.ln_y), self.cluster], axis=1)
+        groups = [self.cluster] if self.clustered_by else []
+        table = np.stack([*self.columns.values(), np.exp(self.ln_y), *groups], axis=1)
         ordered = table[np.lexsort(table.T[::-1])]
         return hashlib.sha256("\n".join([*self.columns, *map(repr, ordered.ravel().tolist())]).encode()).hexdigest()[:16]
 
@@ -133,4 +135,7 @@ def _row_warnings(law: Law, values: dict[str, np.ndarray], ln_y: np.ndarray, n_c
     whole = np.stack([*values.values(), ln_y], axis=1)
     if len(np.unique(whole, axis=0)) < len(whole):
         found.append("duplicate_rows")
+    names = list(values)
+    if any(abs(np.corrcoef(np.log(values[a]), np.log(values[b]))[0, 1]) > _CORRELATED for a in names for b in names if a < b):
+        found.append("columns_move_together")
     return found
