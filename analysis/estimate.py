@@ -206,12 +206,13 @@ def _with_draws(result: FitResult, point: Point, found: Draws, seed: int) -> Fit
     with np.errstate(all="ignore"):
         named |= {name: result.derive(text)[1] for name, text in result.law.derived.items()}
     finite = {name: column[np.isfinite(column)] for name, column in named.items()}
-    return replace(
-        result,
-        intervals={name: tuple(map(float, np.percentile(column, [2.5, 97.5]))) for name, column in finite.items() if len(column)},
-        se={name: float(column.std(ddof=1)) for name, column in finite.items() if len(column) > 1},
-        covariance=np.cov(values.T).reshape(values.shape[1], values.shape[1]),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return replace(
+            result,
+            intervals={name: tuple(map(float, np.percentile(d, [2.5, 97.5]))) for name, d in finite.items() if len(d)},
+            se={name: float(column.std(ddof=1)) for name, column in finite.items() if len(column) > 1},
+            covariance=np.cov(values.T).reshape(values.shape[1], values.shape[1]),
+        )
 
 
 def _objective_record(point: Point) -> dict:

@@ -75,7 +75,8 @@ class FitResult:
             out["curve_lo"], out["curve_hi"] = np.exp(_percentiles(curves))
             low, high = _percentiles(self.ln_noisy(points))
             wide, centre = self.widening, np.log(out["estimate"])
-            out["lo"], out["hi"] = np.exp(centre + wide * (low - centre)), np.exp(centre + wide * (high - centre))
+            with np.errstate(over="ignore"):
+                out["lo"], out["hi"] = np.exp(centre + wide * (low - centre)), np.exp(centre + wide * (high - centre))
         return pd.DataFrame(out)
 
     def curve(self, points: pd.DataFrame | Mapping) -> np.ndarray:
@@ -150,9 +151,10 @@ class FitResult:
 def curve(law: Law, columns: Mapping, params: Mapping) -> np.ndarray:
     """y of a law: columns name -> [point], params name -> number or [draw, 1]."""
     values = {**columns, **params}
-    total = sum(values[name] * formula.evaluate(text, values) for name, text in law.terms.items())
-    total = total + 0.0 * next(iter(columns.values()))
-    return total ** values[law.power] if law.power else total
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = sum(values[name] * formula.evaluate(text, values) for name, text in law.terms.items())
+        total = total + 0.0 * next(iter(columns.values()))
+        return total ** values[law.power] if law.power else total
 
 
 def _percentiles(draws: np.ndarray) -> np.ndarray:

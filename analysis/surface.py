@@ -138,7 +138,8 @@ def _term_jet(text: str, names: tuple[str, ...], columns: dict, seed: float) -> 
     point = np.array([seed + 0.11 * i for i in range(len(names))])
     rows = len(next(iter(columns.values())))
     values = columns | {name: formula.variable(np.full(rows, v), i) for i, (name, v) in enumerate(zip(names, point, strict=True))}
-    jet = formula.ln(formula.jet(formula.evaluate(text, values)))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        jet = formula.ln(formula.jet(formula.evaluate(text, values)))
     return point, formula.Jet(np.broadcast_to(jet.value, (rows,)), jet.slope, jet.bend)
 
 
