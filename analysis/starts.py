@@ -13,8 +13,9 @@ from scipy.ndimage import minimum_filter
 
 from analysis.surface import Surface, inner_range
 
-_AXIS = {0: 1, 1: 64, 2: 32, 3: 14, 4: 8}  # grid points per exponent, by the number of exponents
+_AXIS = {0: 1, 1: 64, 2: 32, 3: 12, 4: 7}  # grid points per exponent, by the number of exponents
 _MOST = 5
+_COARSER = 2  # for draws: their own grid has half the points per exponent
 _CELLS_AT_ONCE = 256
 _PROBLEMS_AT_ONCE = 128
 
@@ -27,14 +28,11 @@ class Grid:
     shape: tuple[int, ...]
     ln_bases: np.ndarray
 
-    def part(self, keep: np.ndarray) -> "Grid":
-        return Grid(self.cells[keep], (len(keep),), self.ln_bases[:, keep])
 
-
-def grid(surface: Surface, ln_ref: np.ndarray) -> Grid:
+def grid(surface: Surface, ln_ref: np.ndarray, coarser: int = 1) -> Grid:
     """All cells of the exponents' ranges; ln_ref [row] is the y that the bases are divided by."""
     law = surface.law
-    per_axis = _AXIS.get(len(law.ranges), _MOST)
+    per_axis = -(-_AXIS.get(len(law.ranges), _MOST) // coarser)
     axes = [_axis(span, surface.columns, per_axis) for span in law.ranges.values()]
     axes = [np.log(axis) if logged else axis for axis, logged in zip(axes, surface.logged, strict=True)]
     cells = np.array(list(itertools.product(*axes))).reshape(-1, len(axes))
@@ -159,18 +157,14 @@ def _without_a_term(found: Grid, weights: np.ndarray) -> np.ndarray:
     return np.array(out)
 
 
-def starts_for_draws(surface: Surface, ln_y: np.ndarray, weights: np.ndarray, ln_ref: np.ndarray, keep: int = 1024) -> np.ndarray:
+def starts_for_draws(surface: Surface, ln_y: np.ndarray, weights: np.ndarray, ln_ref: np.ndarray) -> np.ndarray:
     """The best grid cell of every problem, [problem, p] inside; NaN where no cell has positive coefficients.
 
-    ln_y [1 or problem, row], weights [1 or problem, row]; ln_ref [row]: a y near all of them. A grid of more than `keep`
-    cells is cut to those that serve ln_ref itself best.
+    ln_y [1 or problem, row], weights [1 or problem, row]; ln_ref [row]: a y near all of them.
     """
     if surface.features is not None and len(surface.law.terms) == 1 and not surface.law.power:
         return np.full((max(len(ln_y), len(weights)), surface.size), np.nan)
-    found = grid(surface, ln_ref)
-    if len(found.cells) > keep:
-        rss, _ = best_cells(found, np.ones((1, len(ln_ref))), weights[:1] * 0 + 1)
-        found = found.part(np.argsort(rss[0], kind="stable")[:keep])
+    found = grid(surface, ln_ref, _COARSER)
     problems = max(len(ln_y), len(weights))
     out = np.full((problems, surface.size), np.nan)
     block = max(1, 4_000_000 // len(found.cells))
