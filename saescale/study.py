@@ -52,8 +52,8 @@ class Study:
         return read_json(self.path("concepts.json"))
 
     def fit(self) -> dict[str, Any]:
-        from analysis.fit import fit_sweep
         from analysis.presence import fit_presence
+        from analysis.sweep_fit import fit_sweep
 
         fits = fit_sweep(self.table())
         scored = self.concepts()
