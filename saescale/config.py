@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
 
 KINDS = ("relu_l1", "topk")
 KERNELS = ("auto", "cpu", "numba")
+CLUSTERS = ("inprocess", "local", "slurm")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -92,7 +94,8 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`memory_gb`: what all workers together may use (null: what the machine has free)."""
+    """`memory_gb`: what all workers together may use (null: what the machine has free). `job`, `rules` and `slurm` are what
+    only kind=slurm reads: the request of a job, other requests by rule, and the site."""
 
     kind: str
     workers: int
@@ -101,6 +104,9 @@ class ClusterConfig:
     kernels: str
     checkpoint_s: float
     log_every_tokens: int
+    job: Request | None = None
+    rules: tuple[Rule, ...] = ()
+    slurm: SlurmConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,14 @@ class Config:
 
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
-               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
+               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS),
                "track.kind": (c.track.kind, ("off",))}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
+    if c.cluster.kind == "slurm" and (c.cluster.job is None or c.cluster.slurm is None):
+        raise ValueError("cluster.kind='slurm' needs cluster.job and cluster.slurm. Copy conf/cluster/slurm.yaml.")
     hook = c.lm.hook_name
     if hook is not None and not (hook.startswith("blocks.") and hook.endswith(HOOK_SITES) and hook.count(".") == 2):
         raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with SITE one of: "
@@ -214,6 +222,17 @@ def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     return cls(**values)
 
 
+def _collected(kind: Any, value: Any, key: str) -> Any:
+    """A list of settings, or a mapping of names to texts."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{key}={value!r} is not a list. Write {key}: [...].")
+        return tuple(_typed(typing.get_args(kind)[0], v, f"{key}[{i}]") for i, v in enumerate(value))
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={value!r} is not a mapping. Write {key}: {{NAME: text}}.")
+    return {str(k): _typed(str, v, f"{key}.{k}") for k, v in value.items()}
+
+
 def unknown_key(key: str, known: typing.Sequence[str]) -> str:
     """The sentence for an unknown key: the nearest known one, and the known ones of its group."""
     near = difflib.get_close_matches(key, known, n=1)
@@ -231,6 +250,10 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
+    if dataclasses.is_dataclass(options[0]):
+        return _typed(options[0], value, key)
+    if typing.get_origin(kind) in (tuple, dict):
+        return _collected(kind, value, key)
     if isinstance(value, bool):
         value = str(value)
     for option in options:

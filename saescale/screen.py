@@ -140,6 +140,8 @@ def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
 def show_outcome(outcome: Outcome, again: str) -> None:
     for message in outcome.messages:
         console.print(f"[red]{escape(message)}[/]", soft_wrap=True)
+    for note in outcome.notes:
+        console.print(escape(note), soft_wrap=True)
     if outcome.started == 0:
         console.print("0 to run: nothing was started.")
     line = ", ".join(f"{n} {s}" for s, n in _counts(outcome.states))
@@ -153,6 +155,7 @@ def show_outcome(outcome: Outcome, again: str) -> None:
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {"started": outcome.started, "exit_code": outcome.exit_code, "messages": list(outcome.messages),
+            "notes": list(outcome.notes),
             "counts": dict(_counts(outcome.states)), "states": states_json(outcome.states)}
 
 

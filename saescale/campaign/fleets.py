@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from saescale.campaign import memory, price
 from saescale.campaign.plan import PlannedRun
+from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
 from saescale.identity import digest
 
@@ -31,11 +32,13 @@ class Bin:
 def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[PlannedRun]]:
     """The trunks of each stream, the longest first, to the least loaded fleet that has room for their live members.
 
-    There are as many fleets as workers, and more where memory asks for it; a trunk is never split.
+    There are as many fleets as workers, and more where memory asks for it; a trunk is never split. On a cluster this holds for
+    each resource group: the runs of a fleet ask for the same.
     """
-    room = memory.limit_bytes(cluster) / memory.at_once(cluster)
+    request = requests(cluster)
     packed: list[list[PlannedRun]] = []
-    for group in grouped(runs, fleet_key).values():
+    for group in grouped(runs, lambda r: f"{fleet_key(r)} {request(r)}").values():
+        room = memory.room_bytes(cluster, request(group[0]))
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
         shared = memory.shared_bytes(trunks[0][0])
         bins = [Bin() for _ in range(min(cluster.workers, len(trunks)))]

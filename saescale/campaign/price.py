@@ -12,6 +12,7 @@ from saescale.science import fork_step as first_decay_step
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
 EVALUATE_S = 2.0
+START_S = 5.0  # Python and torch, once per job
 ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -69,6 +70,11 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
     return trunk_steps(runs) * step_seconds(runs[0].science) + EVALUATE_S * len(runs)
+
+
+def fleet_seconds(fleet: Sequence[PlannedRun]) -> float:
+    """Estimated seconds of one job on one core."""
+    return START_S + sum(map(trunk_seconds, by_trunk(fleet).values()))
 
 
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:

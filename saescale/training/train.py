@@ -37,6 +37,7 @@ from saescale.training.schedule import Schedule
 
 DONE, STOPPED, ASKED_TO_STOP = 0, 3, 4
 LOCK_WAIT_S = 30.0
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # each sets a flag, read at the next block
 
 
 @dataclass
@@ -74,7 +75,8 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None)
     folder = Path(job_dir).resolve()
     job = Job(folder, read_json(folder / "job.json"), on_progress)
     torch.set_num_threads(job.content["execution"]["threads"])
-    previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in STOPPING}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # a task of a scheduler starts its worker with SIGUSR2 blocked
     try:
         return STAGES[job.content["stage"]](job)
     except OSError as e:

@@ -1,0 +1,34 @@
+"""What each job asks of the scheduler: the request of its runs by the rules of the cluster, and its GPU-hours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from saescale.campaign.only import Only
+from saescale.campaign.plan import PlannedRun
+from saescale.config import ClusterConfig
+from saescale.slurm_site import Request
+
+NO_REQUEST = Request(0, None, 1, "1G", "1h", None)
+
+
+def requests(cluster: ClusterConfig) -> Callable[[PlannedRun], Request]:
+    """The request of a run: the first rule whose `when` holds over `cluster.job`.
+
+    Raises ValueError for a rule that cannot be read.
+    """
+    if cluster.job is None:
+        return lambda _: NO_REQUEST
+    rules = [(Only(rule.when), _over(cluster.job, dataclasses.asdict(rule))) for rule in cluster.rules]
+    default = cluster.job
+    return lambda run: next((request for holds, request in rules if holds(run)), default)
+
+
+def _over(job: Request, rule: dict) -> Request:
+    return dataclasses.replace(job, **{k: v for k, v in rule.items() if k != "when" and v is not None})
+
+
+def request_of(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Request:
+    """A fleet's runs all have one request: fleets are packed so."""
+    return requests(cluster)(fleet[0])

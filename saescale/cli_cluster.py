@@ -1,0 +1,87 @@
+"""The verbs around the work: plan, launch, status, and what a cluster needs beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json
+
+OnlyText = Annotated[str | None, typer.Option("--only", metavar="EXPR", help="Only runs such as 'n_latents <= 8192'.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
+    """Show every run of a sweep before spending anything: tokens, FLOPs, time, disk, exclusions."""
+    from saescale import screen
+    from saescale.campaign import status
+
+    planned, at = plan_of(sweep, overrides, store)
+    found = status.states(planned.runs, at)
+    print_json(screen.plan_json(planned, found)) if json else screen.show_plan(planned, found, again(sweep, overrides, store))
+
+
+def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,
+           retry: Annotated[bool, typer.Option("--retry", help="Also train runs again that failed.")] = False,
+           only: OnlyText = None,
+           limit: Annotated[int | None, typer.Option("--limit", help="At most so many runs.")] = None,
+           max_gpu_hours: Annotated[float | None, typer.Option("--max-gpu-hours", help="Refuse to pass it, spent ones counted.")]
+           = None,
+           test_only: Annotated[bool, typer.Option("--test-only", help="Ask the scheduler whether it would accept.")] = False,
+           dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the jobs and write nothing.")] = False,
+           yes: Yes = False) -> None:
+    """Train what is missing. Safe to repeat: finished runs are never trained twice. On a cluster, hand over and return."""
+    from saescale import screen, screen_cluster
+    from saescale.campaign import cluster
+    from saescale.campaign.choice import LAUNCHED, Choice
+    from saescale.campaign.launch import launch as start
+    from saescale.campaign.only import Only
+
+    planned, at = plan_of(sweep, overrides, store, save_it=not (dry_run or test_only))
+    choice = Choice(Only(only) if only else None, limit, (*LAUNCHED, *(["failed"] if retry else [])), max_gpu_hours)
+    if dry_run or test_only:
+        shown = cluster.preview(planned, at, choice, ask=test_only)
+        print_json(shown) if json else screen_cluster.show_preview(shown, again(sweep, overrides, store))
+        raise typer.Exit(0 if all(g["accepted"] is not False for g in shown["groups"]) else 3)
+    if planned.cluster.kind == "slurm":
+        screen_cluster.confirm_launch(planned, at, choice, yes or json)
+        outcome = cluster.launch(planned, at, choice)
+    else:
+        with screen.progress(quiet=json) as bars:
+            outcome = start(planned, at, bars, choice=choice)
+    print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, again(sweep, overrides, store))
+    raise typer.Exit(outcome.exit_code)
+
+
+def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
+    """Say where every run stands. Exit code 0 all done, 3 some stopped or failed, 4 some running or not begun."""
+    from saescale import screen
+    from saescale.campaign.status import states
+
+    planned, at = plan_of(sweep, overrides, store, save_it=False)
+    found = states(planned.runs, at)
+    print_json(screen.states_json(found)) if json else screen.show_states(planned, found, again(sweep, overrides, store))
+    kinds = {s.state for s in found.values()}
+    raise typer.Exit(3 if kinds & {"failed", "stopped", "damaged"} else 4 if kinds - {"done"} else 0)
+
+
+def conclude(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
+    """Collect, fit, draw and report what is there: the job that ends a launch on a cluster."""
+    from saescale import screen
+    from saescale.study import Study
+
+    study = Study.of(sweep, overrides or [], store)
+    table = study.collect()
+    screen.say(f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.", None)
+    if (table.state == "done").any():
+        study.fit()
+        study.figures()
+        screen.say(f"report: {study.report()}", None)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verbs on the door."""
+    for verb in (plan, launch, status):
+        app.command()(verb)
+    app.command(hidden=True)(conclude)
