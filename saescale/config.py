@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -202,13 +203,29 @@ def lookup(config: Any, dotted: str) -> Any:
     return config
 
 
-def from_mapping(given: Mapping[str, Any]) -> Config:
-    """Config from the nested mapping Hydra composed; raises ValueError on unknown keys and wrong types."""
-    return _build(Config, given, "")
+def from_mapping(given: Mapping[str, Any], known: dict[str, Any] | None = None) -> Config:
+    """Config from the nested mapping Hydra composed; raises ValueError on unknown keys and wrong types.
+
+    `known` keeps the groups that were built before, by what they say: the cells of a sweep differ in few of them.
+    """
+    if known is None:
+        return _build(Config, given, "")
+    built = {}
+    for name, kind in _hints(Config).items():
+        value = given.get(name)
+        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            text = f"{name} {value!r}"
+            if text not in known:
+                known[text] = _typed(kind, value, name)
+            built[name] = known[text]
+    return _build(Config, {**given, **built}, "")
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key in given:
         if key not in hints:
             raise ValueError(unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in hints]))
@@ -244,6 +261,8 @@ def unknown_key(key: str, known: typing.Sequence[str]) -> str:
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):
+            return value
         if not isinstance(value, Mapping):
             raise ValueError(f"{key}={value!r} is not a group of settings.")
         return _build(kind, value, f"{key}.")

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 SCHEMA = 1
@@ -20,6 +21,7 @@ NEUTRAL_DEFAULTS: dict[str, Any] = {}
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
 
+@lru_cache(4096, typed=True)
 def canonical_number(value: float) -> int | float:
     """One form per number: whole numbers below 2**63 as int, everything else as float.
 
@@ -41,10 +43,12 @@ def canonical_number(value: float) -> int | float:
 
 def canonical(value: Any) -> Any:
     """`value` with numbers in one form; raises ValueError for a type that has no stable text."""
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, (int, float)):
         return canonical_number(value)
+    if type(value) is dict and all(type(k) is str for k in value):  # the common case, without asking what a mapping is
+        return {k: canonical(value[k]) for k in sorted(value)}
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
     if isinstance(value, Mapping):
@@ -58,13 +62,20 @@ def flatten(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in block.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        if isinstance(value, (dict, Mapping)):  # dict first: asking what a mapping is takes longer
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def digest(block: Any) -> str:
     """SHA-256 of the canonical JSON, 64 hex characters."""
-    text = json.dumps(canonical(block), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _sha256(canonical(block))
+
+
+def _sha256(canonical_block: Any) -> str:
+    text = json.dumps(canonical_block, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -72,7 +83,7 @@ def _hashed(science: Mapping[str, Any], without: frozenset[str] = frozenset()) -
     flat = canonical(flatten(science))
     kept = {k: v for k, v in flat.items()
             if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
-    return digest({"schema": SCHEMA, "science": kept})
+    return _sha256({"schema": SCHEMA, "science": kept})
 
 
 def fingerprint(science: Mapping[str, Any]) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from saescale.campaign import cluster
+from saescale.campaign.again import ToCancel
 from saescale.campaign.choice import Choice
 from saescale.campaign.plan import Plan
+from saescale.campaign.triage import Cause, summary, tail
 from saescale.records.store import Store
 from saescale.screen import console, duration, say
 
@@ -50,3 +55,61 @@ def confirm_launch(plan: Plan, store: Store, choice: Choice, yes: bool) -> None:
 
 def ask(question: str) -> bool:
     return console.input(f"{escape(question)} \\[y/N] ").strip().lower() in ("y", "yes")
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Raises ValueError when the answer is no, or when nobody is there to give one."""
+    if not (sys.stdin.isatty() and console.is_terminal):
+        raise ValueError(f"nobody is there to confirm: give --yes. {otherwise}")
+    if not ask(question):
+        raise ValueError(f"not confirmed. {otherwise}")
+
+
+def show_causes(found: Mapping[str, Cause], sweep: str) -> None:
+    """One block per class: how many runs, the lines that show it for the first of them, one command."""
+    for group in summary(found):
+        first = group["runs"][0]
+        runs = first if group["n"] == 1 else f"{group['n']} runs, such as {first}"
+        console.print(f"[bold]{group['class']}[/]  {escape(runs)}", soft_wrap=True)
+        if group["class"] in ("done", "new"):
+            continue
+        for line in group["evidence"]:
+            console.print(f"  [dim]{escape(line[:400])}[/]", soft_wrap=True)
+        c = found[first]
+        if c.attempt is not None:
+            console.print(f"  attempt {c.attempt.name} of {c.n_attempts}: {escape(str(c.attempt))}", soft_wrap=True)
+        console.print(f"  [dim]next:[/] {escape(c.command(sweep, first))}", soft_wrap=True)
+
+
+def show_logs(files: Sequence[tuple[Path, Path]], follow: bool) -> None:
+    for attempt, path in files:
+        console.print(f"[dim]== attempt {attempt.name} {path.name} ({escape(str(path))})[/]", soft_wrap=True)
+        for line in tail(path, 1_000_000):
+            print(line)
+    if not files:
+        console.print("it wrote nothing; `saescale why` reads what the scheduler wrote.")
+    if follow and files:
+        _follow(files[-1][0])
+
+
+def _follow(attempt: Path) -> None:
+    """Print what the last attempt goes on writing until it ends or a person has seen enough."""
+    at = {name: (attempt / name).stat().st_size if (attempt / name).exists() else 0 for name in ("stdout", "stderr")}
+    try:
+        while not (attempt / "exit.json").exists():
+            time.sleep(0.5)
+            for name, seen in at.items():
+                path = attempt / name
+                if path.exists() and path.stat().st_size > seen:
+                    with path.open("rb") as f:
+                        f.seek(seen)
+                        print(f.read().decode(errors="replace"), end="", flush=True)
+                        at[name] = f.tell()
+    except KeyboardInterrupt:
+        return
+
+
+def show_to_cancel(jobs: Sequence[ToCancel]) -> None:
+    for j in jobs:
+        shown = ", ".join(j.runs[:2]) + (f" and {len(j.runs) - 2} more" if len(j.runs) > 2 else "")
+        console.print(f"{j.element:<10} {j.state:<10} {j.job}  {escape(shown)}", soft_wrap=True)

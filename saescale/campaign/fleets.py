@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from saescale.campaign import memory, price
 from saescale.campaign.plan import PlannedRun
@@ -15,8 +16,12 @@ from saescale.identity import digest
 def fleet_key(run: PlannedRun) -> str:
     """Runs with one key read the same activation batches and the same held-out set, so they may train side by side."""
     s = run.science
-    return digest({"lm": s["lm"], "data": s["data"], "activations": s.get("activations"), "eval": s["eval"],
-                   "batch_tokens": s["train"]["batch_tokens"]})[:10]
+    return _named(repr((s["lm"], s["data"], s.get("activations"), s["eval"], s["train"]["batch_tokens"])))
+
+
+@cache
+def _named(text: str) -> str:
+    return digest(text)[:10]
 
 
 @dataclass

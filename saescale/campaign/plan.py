@@ -140,12 +140,12 @@ def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list
 
 def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> PlannedRun:
     c = cell.config
+    science = identity.canonical(science)
     execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
                  "corpus_key": lm and tokens.corpus_key(science["data"]),
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
-    return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops,
-                      identity.canonical(science), execution)
+    return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops, science, execution)
 
 
 def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:

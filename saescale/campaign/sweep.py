@@ -233,6 +233,7 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
     """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
     composed: dict[tuple, dict[str, Any]] = {}
     known_groups = group_choices().keys()
+    built: dict[str, Any] = {}
     for grid, axes in sweep.grids.items():
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
@@ -241,10 +242,10 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
             key = tuple(sorted(groups.items()))
             if key not in composed:
                 composed[key] = _compose(groups)
-            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars))
+            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars, built))
 
 
-def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any]) -> conf.Config:
+def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], built: dict[str, Any]) -> conf.Config:
     """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
     tree = _copied(composed)
     scalars = dict(sweep.shared)
@@ -258,7 +259,7 @@ def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any]) -> 
         if not isinstance(node, dict) or last not in node:
             raise ValueError(conf.unknown_key(key, list(flatten(tree))))
         node[last] = canonical(value)
-    return conf.from_mapping(tree)
+    return conf.from_mapping(tree, built)
 
 
 def _copied(tree: Any) -> Any:

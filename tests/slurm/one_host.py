@@ -7,8 +7,10 @@ and logs lie in one folder; nothing system-wide is read or written. Needs root a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -167,7 +169,7 @@ class OneHost:
         name = f"{program}-{len(self.daemons)}"
         with (self.folder / "log" / f"{name}.out").open("wb") as out:
             process = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                       env={**os.environ, **environment}, start_new_session=True)
+                                       env={**os.environ, **environment}, preexec_fn=die_with_parent)
         self.daemons.append((name, process))
         return process
 
@@ -192,6 +194,12 @@ class OneHost:
             os.environ.pop(name, None)
             os.environ |= {name: value} if value is not None else {}
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def die_with_parent() -> None:
+    """A session of its own, and SIGTERM when the tests are killed: no daemon outlives them."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def free_ports(n: int) -> int:
