@@ -54,14 +54,23 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     raise typer.Exit(outcome.exit_code)
 
 
-def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
+def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,
+           watch: Annotated[bool, typer.Option("--watch", help="Show it again every few seconds, until all is done.")] = False,
+           failed: Annotated[bool, typer.Option("--failed", help="Only runs that stopped or failed, with the reason.")] = False,
+           ) -> None:
     """Say where every run stands. Exit code 0 all done, 3 some stopped or failed, 4 some running or not begun."""
-    from saescale import screen
+    from saescale import screen, screen_status
+    from saescale.campaign.plan import saved_runs
     from saescale.campaign.status import states
+    from saescale.campaign.sweep import load
+    from saescale.records.store import Store
 
-    planned, at = plan_of(sweep, overrides, store, save_it=False)
-    found = states(planned.runs, at)
-    print_json(screen.states_json(found)) if json else screen.show_states(planned, found, again(sweep, overrides, store))
+    at = Store(store.absolute())
+    asked = load(sweep, overrides or [])
+    runs = saved_runs(asked, at) or plan_of(sweep, overrides, store, save_it=False)[0].runs
+    view = screen_status.View(asked.folder_name, runs, again(sweep, overrides, store), failed)
+    found = screen_status.watch(view, at) if watch else states(runs, at)
+    print_json(screen.states_json(found)) if json else screen_status.show(view, found)
     kinds = {s.state for s in found.values()}
     raise typer.Exit(3 if kinds & {"failed", "stopped", "damaged"} else 4 if kinds - {"done"} else 0)
 

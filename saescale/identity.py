@@ -18,6 +18,7 @@ SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
 NEUTRAL_DEFAULTS: dict[str, Any] = {}
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
+SCALARS = frozenset({str, int, float, bool, type(None)})
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
 
@@ -43,12 +44,15 @@ def canonical_number(value: float) -> int | float:
 
 def canonical(value: Any) -> Any:
     """`value` with numbers in one form; raises ValueError for a type that has no stable text."""
-    if value is None or isinstance(value, (str, bool)):
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is dict and all(type(k) is str for k in value):  # the common case, without asking what a mapping is
+        return {k: canonical(value[k]) for k in sorted(value)}
+    if isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):
         return canonical_number(value)
-    if type(value) is dict and all(type(k) is str for k in value):  # the common case, without asking what a mapping is
-        return {k: canonical(value[k]) for k in sorted(value)}
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
     if isinstance(value, Mapping):
@@ -62,7 +66,7 @@ def flatten(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in block.items():
-        if isinstance(value, (dict, Mapping)):  # dict first: asking what a mapping is takes longer
+        if type(value) is dict or (type(value) not in SCALARS and isinstance(value, Mapping)):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value

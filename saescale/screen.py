@@ -144,7 +144,7 @@ def show_outcome(outcome: Outcome, again: str) -> None:
         console.print(escape(note), soft_wrap=True)
     if outcome.started == 0:
         console.print("0 to run: nothing was started.")
-    line = ", ".join(f"{n} {s}" for s, n in _counts(outcome.states))
+    line = ", ".join(f"{n} {s}" for s, n in counts(outcome.states))
     for run_id, s in outcome.states.items():
         if s.state == "failed":
             console.print(f"[red]failed[/] {run_id}: {escape(s.reason)}", soft_wrap=True)
@@ -156,28 +156,17 @@ def show_outcome(outcome: Outcome, again: str) -> None:
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {"started": outcome.started, "exit_code": outcome.exit_code, "messages": list(outcome.messages),
             "notes": list(outcome.notes),
-            "counts": dict(_counts(outcome.states)), "states": states_json(outcome.states)}
+            "counts": dict(counts(outcome.states)), "states": states_json(outcome.states)}
 
 
-def _counts(found: Mapping[str, RunState]) -> list[tuple[str, int]]:
+def counts(found: Mapping[str, RunState]) -> list[tuple[str, int]]:
     counts = Counter(s.state for s in found.values())
     return [(s, counts[s]) for s in STATES if counts[s]]
 
 
 def states_json(found: Mapping[str, RunState]) -> dict[str, Any]:
-    return {k: {"state": s.state, "reason": s.reason} for k, s in found.items()}
-
-
-def show_states(plan: Plan, found: Mapping[str, RunState], again: str) -> None:
-    for run_id, s in found.items():
-        if s.state not in ("done", "new"):
-            share = ""
-            if s.progress and s.progress.get("n_tokens"):
-                share = f"{s.progress['tokens'] / s.progress['n_tokens']:.0%}"
-            console.print(f"{s.state:<8} {run_id} {share} {escape(s.reason)}", soft_wrap=True)
-    complete = all(s.state == "done" for s in found.values())
-    say(f"{plan.sweep.folder_name}: " + ", ".join(f"{n} {s}" for s, n in _counts(found)),
-        f"saescale {'collect' if complete else 'launch'} {again}")
+    return {k: {"state": s.state, "reason": s.reason} | ({"progress": dict(s.progress)} if s.progress else {})
+            for k, s in found.items()}
 
 
 def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None) -> None:

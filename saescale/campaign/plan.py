@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import saescale
 from saescale import config as conf
 from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
-from saescale.campaign.sweep import Cell, Sweep, cells
+from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
 from saescale.flops import flops_dense
-from saescale.records.store import Store, write_json
+from saescale.records.store import Store, read_json, write_json
 from saescale.science import TooShort, science_block, synthetic_science_block
 from saescale.sources import is_synthetic
 
@@ -56,7 +57,7 @@ class Plan:
                                 "excluded": sorted(self.excluded, key=identity.digest)})[:10]
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question,
+        return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question, "asked": asked(self.sweep),
                 "plan_hash": self.plan_hash, "concepts": dict(self.sweep.concepts),
                 "n_train_tokens": self.n_train_tokens,
                 "runs": [{"run_id": r.run_id, "trunk_id": r.trunk_id, "grids": list(r.grids), "target_flops": r.target_flops,
@@ -182,6 +183,25 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
         if abs(error) > c.budget.tolerance:
             return f"misses its budget by {error:+.1%} with whole steps, more than budget.tolerance={c.budget.tolerance:g}"
     return None
+
+
+def asked(sweep: Sweep) -> str:
+    """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
+    files = sorted(project_folder("conf").rglob("*.yaml"))
+    return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
+                            "conf": [[str(p), p.read_text()] for p in files]})
+
+
+def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:
+    """The runs of plan.json while the sweep and conf/ still say the same; None when it has to be made again.
+
+    They lack their execution blocks: enough to say where they stand.
+    """
+    found = read_json(store.sweep_dir(sweep.folder_name) / "plan.json")
+    if not isinstance(found, dict) or found.get("asked") != asked(sweep):
+        return None
+    return tuple(PlannedRun(r["run_id"], r["trunk_id"], tuple(r["grids"]), r["target_flops"], r["science"], {})
+                 for r in found["runs"])
 
 
 def save(plan: Plan, store: Store) -> Path:

@@ -188,6 +188,8 @@ def _with_overrides(axes: dict[str, list[Any]], overrides: Sequence[Override]) -
 
 def _parse_overrides(overrides: Sequence[str]) -> tuple[Override, ...]:
     """Overrides in Hydra's grammar: key=value, key=a,b, key=range(...), key=choice(...)."""
+    if not overrides:
+        return ()
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Transformer
     from hydra.errors import HydraException
@@ -263,7 +265,7 @@ def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], bui
 
 
 def _copied(tree: Any) -> Any:
-    return {k: _copied(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+    return {k: _copied(v) for k, v in tree.items()} if type(tree) is dict else tree
 
 
 def _shown(varied: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

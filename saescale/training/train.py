@@ -51,6 +51,7 @@ class Job:
     total: float = 0.0
     stop: bool = False
     shown: float = field(default=0.0)
+    began: dict[str, tuple[int, float]] = field(default_factory=dict)  # run_id -> its tokens when this job took it, and when
 
     @property
     def store(self) -> Store:
