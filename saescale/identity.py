@@ -17,8 +17,8 @@ from typing import Any
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
 NEUTRAL_DEFAULTS: dict[str, Any] = {}
-# What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 SCALARS = frozenset({str, int, float, bool, type(None)})
+# What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
 
@@ -84,7 +84,10 @@ def _sha256(canonical_block: Any) -> str:
 
 
 def _hashed(science: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
-    flat = canonical(flatten(science))
+    return _hashed_flat(canonical(flatten(science)), without)
+
+
+def _hashed_flat(flat: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
     kept = {k: v for k, v in flat.items()
             if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
     return _sha256({"schema": SCHEMA, "science": kept})
@@ -102,23 +105,28 @@ def short_number(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if e else text
 
 
-def run_id(science: Mapping[str, Any]) -> str:
-    """Readable prefix and 10 hex digits of the fingerprint, e.g. `L1-topk-n1024-k16-C2.5e10-s0-9f31c2abcd`.
+def names(science: Mapping[str, Any]) -> tuple[str, str]:
+    """(run_id, trunk_id), both from one reading of the block: planning asks this of thousands.
 
-    The prefix is for people; nothing is ever parsed from it.
+    run_id is a readable prefix and 10 hex digits of the fingerprint, e.g. `L1-topk-n1024-k16-C2.5e10-s0-9f31c2abcd`;
+    trunk_id has the same hash without the horizon and its decay (HORIZON_KEYS). Prefixes are for people; nothing is ever
+    parsed from them.
     """
+    flat = canonical(flatten(science))
     sae, train = science["sae"], science["train"]
     flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
     sparsity = f"k{sae['k']}" if sae.get("k") else f"l{short_number(sae['sparsity_coeff'])}"
-    return (f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-{sparsity}"
-            f"-C{short_number(flops)}-s{train['seed']}-{fingerprint(science)[:10]}")
+    head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}"
+    return (f"{head}-{sparsity}-C{short_number(flops)}-s{train['seed']}-{_hashed_flat(flat)[:10]}",
+            f"{head}-s{train['seed']}-{_hashed_flat(flat, HORIZON_KEYS)[:10]}")
+
+
+def run_id(science: Mapping[str, Any]) -> str:
+    return names(science)[0]
 
 
 def trunk_id(science: Mapping[str, Any]) -> str:
-    """Name of the trunk: the same hash without the horizon and its decay (HORIZON_KEYS)."""
-    sae = science["sae"]
-    head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-s{science['train']['seed']}"
-    return f"{head}-{_hashed(science, HORIZON_KEYS)[:10]}"
+    return names(science)[1]
 
 
 def hook_label(hook_name: str | None) -> str:

@@ -85,17 +85,17 @@ class Launcher:
     numbers: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
-    @property
-    def room(self) -> int | None:
+    def room(self, stage: str) -> int | None:
         """Jobs the queue still takes from this user; one place is kept for the report."""
-        return None if self.limits.submit is None else max(0, self.limits.submit - len(self.now.elements) - self.handed - 1)
+        if self.limits.submit is None:
+            return None
+        return max(0, self.limits.submit - len(self.now.elements) - self.handed - (stage != "report"))
 
     def hand_over(self, group: Group, after: tuple[str, Sequence[str]] | None = None) -> list[str]:
         """Submit a group in chunks; returns the numbers of its arrays. Stops at the first refusal, with a message."""
         from saescale.campaign import slurm
 
-        room = len(group.jobs) if self.room is None else self.room
-        jobs = list(zip(group.jobs, group.seconds, strict=True))[:room]
+        jobs = list(zip(group.jobs, group.seconds, strict=True))[:self.room(group.stage)]
         self.waiting += len(group.jobs) - len(jobs)
         numbers = []
         parts = chunks(jobs, self.limits.array)

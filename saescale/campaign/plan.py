@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
 from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
 from saescale.flops import flops_dense
-from saescale.records.store import Store, read_json, write_json
+from saescale.records.store import Store, read_json, write_text
 from saescale.science import TooShort, science_block, synthetic_science_block
 from saescale.sources import is_synthetic
 
@@ -146,7 +147,7 @@ def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> Planne
                  "corpus_key": lm and tokens.corpus_key(science["data"]),
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
-    return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops, science, execution)
+    return PlannedRun(*identity.names(science), (cell.grid,), c.budget.flops, science, execution)
 
 
 def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
@@ -205,6 +206,10 @@ def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:
 
 
 def save(plan: Plan, store: Store) -> Path:
+    """plan.json, a run per line: the encoder's own indentation takes a second for ten thousand."""
     path = store.sweep_dir(plan.sweep.folder_name) / "plan.json"
-    write_json(path, plan.to_json())
+    said = plan.to_json()
+    runs = ",\n  ".join(json.dumps(r, allow_nan=False) for r in said.pop("runs"))
+    head = json.dumps(said, indent=1, allow_nan=False).removesuffix("\n}")
+    write_text(path, f'{head},\n "runs": [\n  {runs}]\n}}\n')
     return path

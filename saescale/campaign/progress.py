@@ -21,10 +21,10 @@ class Progress:
 
 def of_run(run: PlannedRun, state: RunState) -> Progress:
     """A run's own progress: what its last checkpoint said, moved on by its speed since."""
-    n_tokens = run.science["train"]["n_tokens"]
+    said = state.progress or {}
+    n_tokens = said.get("n_tokens") or run.science["train"]["n_tokens"]
     if state.state == "done":
         return Progress(1.0, None, 0.0)
-    said = state.progress or {}
     tokens, rate = said.get("tokens", 0), said.get("tokens_per_s") if state.state == "running" else None
     if rate:
         tokens += rate * min(time.time() - said["heartbeat"], 300.0)
