@@ -6,20 +6,36 @@ from typing import Annotated
 
 import typer
 
-from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json
+from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json, save_plan
 
 OnlyText = Annotated[str | None, typer.Option("--only", metavar="EXPR", help="Only runs such as 'n_latents <= 8192'.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
+def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,
+         explain: Annotated[str | None, typer.Option("--explain", metavar="RUN", help="Everything about one run.")] = None,
+         diff: Annotated[bool, typer.Option("--diff", help="What differs from the last plan of this sweep.")] = False) -> None:
     """Show every run of a sweep before spending anything: tokens, FLOPs, time, disk, exclusions."""
-    from saescale import screen
+    from saescale import screen, screen_cluster
+    from saescale.campaign import explain as closely
     from saescale.campaign import status
+    from saescale.records.store import read_json
 
-    planned, at = plan_of(sweep, overrides, store)
+    planned, at = plan_of(sweep, overrides, store, save_it=False)
+    at.require_writable()
+    before = read_json(at.sweep_dir(planned.sweep.folder_name) / "plan.json")
+    save_plan(planned, at)
     found = status.states(planned.runs, at)
-    print_json(screen.plan_json(planned, found)) if json else screen.show_plan(planned, found, again(sweep, overrides, store))
+    if explain is not None:
+        about = closely.explain(planned, closely.planned_run(planned, explain), found)
+        print_json(about) if json else screen_cluster.show_rows(closely.rows(about))
+    elif diff:
+        differs = closely.diff(before, planned)
+        print_json(differs) if json else screen_cluster.show_diff(differs)
+    elif json:
+        print_json(screen.plan_json(planned, found))
+    else:
+        screen.show_plan(planned, found, again(sweep, overrides, store))
 
 
 def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,

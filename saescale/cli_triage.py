@@ -1,4 +1,4 @@
-"""The verbs for when something went wrong: why, logs, retry, cancel."""
+"""The verbs for when something went wrong, or had better not: why, logs, retry, cancel, gc, doctor."""
 
 from __future__ import annotations
 
@@ -101,6 +101,42 @@ def cancel(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     print_json(listed) if json else screen.say(f"{len(jobs)} jobs cancelled.", following)
 
 
+def gc(store: StoreRoot = RUNS, json: Json = False, yes: Yes = False) -> None:
+    """List what can go (checkpoints of finished trunks, caches nobody reads, old snapshots of code), and remove it when told."""
+    from saescale import screen, screen_cluster
+    from saescale.campaign import queue, submissions, tidy
+    from saescale.records.store import Store
+
+    at = Store(store.absolute())
+    now = queue.queue() if submissions.read(at) else queue.Queue({})
+    found = tidy.leavings(at, now)
+    if json and not yes:
+        print_json([vars(f) for f in found])
+        return
+    if found and not json:
+        screen_cluster.show_leavings(found)
+    if found and not yes:
+        screen_cluster.confirm("remove all of this?", "Nothing was removed.")
+    tidy.remove(found)
+    print_json([vars(f) for f in found]) if json else screen.say(
+        f"{len(found)} things removed, {sum(f.n_bytes for f in found) / 1e9:.2f} GB.", None)
+
+
+def doctor(store: StoreRoot = RUNS, json: Json = False,
+           cluster: Annotated[str, typer.Option("--cluster", help="local or slurm.")] = "local",
+           partition: Annotated[str | None, typer.Option("--partition", help="Where to try a job of a second.")] = None) -> None:
+    """Look whether everything is there that a launch needs. Exit code 3 when something will not work."""
+    from saescale import screen_cluster
+    from saescale.campaign import doctor as look
+    from saescale.records.store import Store
+
+    if cluster not in ("local", "slurm"):
+        raise ValueError(f"--cluster {cluster} is not known. Choose one of: local, slurm.")
+    checks = [*look.examine(Store(store.absolute()), cluster, partition)]
+    print_json([vars(c) for c in checks]) if json else screen_cluster.show_checks(checks)
+    raise typer.Exit(3 if look.worst(checks) == look.FAIL else 0)
+
+
 def register(app: typer.Typer) -> None:
-    for verb in (why, logs, retry, cancel):
+    for verb in (why, logs, retry, cancel, gc, doctor):
         app.command()(verb)

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import memory, price
+from saescale.campaign import cluster, memory, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.launch import Outcome
-from saescale.campaign.plan import Plan
+from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
@@ -91,8 +91,23 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
                       f"({saved:.0%} saved)", soft_wrap=True)
         console.print(escape(price.sharing(todo)), soft_wrap=True)
         console.print(escape(memory.summary(fleets(todo, plan.cluster), plan.cluster)), soft_wrap=True)
+        for line in group_lines(plan, todo):
+            console.print(escape(line), soft_wrap=True)
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
+
+
+def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
+    """On a cluster: the jobs of each resource group, and the GPU-hours of all against the sweep's cap."""
+    if plan.cluster.kind != "slurm":
+        return []
+    groups = cluster.groups(todo, plan)
+    lines = [f"group {g.request.label}: {price.counted(g.n_jobs, 'job')}, {sum(map(len, g.fleets))} runs, the longest "
+             f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
+    cap = plan.sweep.caps.get("gpu_hours")
+    total = sum(g.gpu_hours for g in groups)
+    kinds = " and ".join(sorted({price.source_of(r.science) for r in todo}))
+    return [*lines, f"total: {total:.3g} GPU-hours ({kinds})" + (f", cap {cap:g}" if cap is not None else "")]
 
 
 def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:

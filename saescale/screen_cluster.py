@@ -14,7 +14,9 @@ from rich.table import Table
 from saescale.campaign import cluster
 from saescale.campaign.again import ToCancel
 from saescale.campaign.choice import Choice
+from saescale.campaign.doctor import Check
 from saescale.campaign.plan import Plan
+from saescale.campaign.tidy import Leaving
 from saescale.campaign.triage import Cause, summary, tail
 from saescale.records.store import Store
 from saescale.screen import console, duration, say
@@ -113,3 +115,39 @@ def show_to_cancel(jobs: Sequence[ToCancel]) -> None:
     for j in jobs:
         shown = ", ".join(j.runs[:2]) + (f" and {len(j.runs) - 2} more" if len(j.runs) > 2 else "")
         console.print(f"{j.element:<10} {j.state:<10} {j.job}  {escape(shown)}", soft_wrap=True)
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows:
+        table.add_row(f"[dim]{escape(name)}[/]", escape(value))
+    console.print(table)
+
+
+def show_diff(differs: Mapping[str, Any]) -> None:
+    """What came and went since the last plan, the first few of each."""
+    for word, key in (("+", "added"), ("-", "removed")):
+        for run in differs[key][:20]:
+            console.print(f"{word} {run}", soft_wrap=True)
+        if len(differs[key]) > 20:
+            console.print(f"{word} ... and {len(differs[key]) - 20} more")
+    for key, word in (("excluded_now", "now excluded"), ("excluded_no_more", "no longer excluded")):
+        for e in differs[key][:20]:
+            console.print(f"{word}: {escape(e['grid'])} {escape(str(e['cell']))}: {escape(e['reason'])}", soft_wrap=True)
+    before = differs["before"] or "no plan before"
+    console.print(f"plan {before} -> {differs['now']}: {len(differs['added'])} added, {len(differs['removed'])} removed, "
+                  f"{differs['kept']} kept", soft_wrap=True)
+
+
+def show_leavings(found: Sequence[Leaving]) -> None:
+    for f in found[:40]:
+        console.print(f"{f.n_bytes / 1e6:>10.1f} MB  {f.kind:<11} {escape(str(f.path))}: {escape(f.why)}", soft_wrap=True)
+    if len(found) > 40:
+        console.print(f"... and {len(found) - 40} more")
+
+
+def show_checks(checks: Sequence[Check]) -> None:
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for c in checks:
+        advice = f": {c.advice}" if c.verdict != "ok" and c.advice else ""
+        console.print(f"[{colours[c.verdict]}]{c.verdict:<4}[/] {c.name:<14} {escape(c.said)}{escape(advice)}", soft_wrap=True)

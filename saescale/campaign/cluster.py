@@ -21,7 +21,7 @@ from saescale.campaign.fleets import fleets
 from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.price import fleet_seconds
-from saescale.campaign.queue import Limits, Queue, limits, queue
+from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition
 from saescale.campaign.resources import requests
 from saescale.campaign.spending import refuse_over_budget, spending
 from saescale.campaign.status import RunState, states
@@ -180,6 +180,7 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
         return Outcome(0, before, handed_over=True, notes=tuple(notes))
     training = groups(todo, plan)
     refuse_full_disk(todo, store)
+    refuse_unknown_partition(g.request.partition for g in training)
     refuse_over_budget(plan, sum(g.gpu_hours for g in training),
                        spending(plan.sweep.folder_name, store, submissions.read(store), now), choice.max_gpu_hours)
     save(plan, store)

@@ -36,11 +36,34 @@ def fork_step(run: PlannedRun) -> int:
     return first_decay_step(run.steps, run.science["train"]["lr_decay_fraction"])
 
 
+# Measured tokens per second by `shape`, put here by campaign.probe.load; the device is the plan's.
+CALIBRATED: dict[str, float] = {}
+
+
+def shape(science: Any) -> str:
+    """What the speed of a step depends on: the kind, the widths, the batch."""
+    s = science
+    return f"{s['sae']['kind']} d_in={s['lm']['d_in']} n_latents={s['sae']['n_latents']} batch={s['train']['batch_tokens']}"
+
+
+def calibration(science: Any) -> float | None:
+    """Measured tokens per second of this shape on this plan's device, or None."""
+    return CALIBRATED.get(shape(science)) if CALIBRATED else None
+
+
 def step_seconds(science: Any) -> float:
     """Estimated seconds of one training step on one core."""
     batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
+    measured = calibration(science)
+    if measured is not None:
+        return batch / measured
     dense = 4.0 if science["sae"]["kind"] == "relu_l1" else 1.0
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
+
+
+def source_of(science: Any) -> str:
+    """Whether the seconds of a run are measured by a probe or estimated from the constants above."""
+    return "calibrated" if calibration(science) else "estimated"
 
 
 def counted(n: int, what: str) -> str:

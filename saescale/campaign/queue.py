@@ -9,7 +9,7 @@ import getpass
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 PATIENCE_S = 60
@@ -87,6 +87,16 @@ def limits(account: str | None = None) -> Limits:
     out, _ = ask("scontrol", "show", "config")
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", out or "", re.MULTILINE)
     return Limits(int(found[1]) if found else None, _max_submit(account))
+
+
+def refuse_unknown_partition(wanted: Iterable[str | None]) -> None:
+    """Raises ValueError for a partition the controller does not list; nothing when it does not answer."""
+    out, _ = ask("sinfo", "--noheader", "--format=%R")
+    known = sorted(set((out or "").split()))
+    for name in wanted:
+        if known and name is not None and not set(name.split(",")) <= set(known):
+            raise ValueError(f"cluster.job.partition={name} is not known here. Choose one of: {', '.join(known)}, or null for "
+                             "the default. Nothing was submitted.")
 
 
 def _max_submit(account: str | None) -> int | None:

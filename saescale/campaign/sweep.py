@@ -16,6 +16,7 @@ from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
+SLURM_ONLY = ("cluster.job.", "cluster.slurm.", "cluster.rules")
 SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -250,7 +251,8 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
 def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], built: dict[str, Any]) -> conf.Config:
     """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
     tree = _copied(composed)
-    scalars = dict(sweep.shared)
+    on_slurm = tree["cluster"]["kind"] == "slurm"  # a sweep that says what its jobs ask for trains on this machine as well
+    scalars = {k: v for k, v in sweep.shared.items() if on_slurm or not k.startswith(SLURM_ONLY)}
     scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
     scalars.update(cell)
     for key, value in scalars.items():

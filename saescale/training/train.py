@@ -71,8 +71,11 @@ class Job:
         return self.stop or (parent is not None and os.getppid() != int(parent))
 
 
-def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None) -> int:
-    """Run the job in `job_dir`. User errors and full disks end in one sentence on stderr and exit code 3."""
+def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None, is_worker: bool = False) -> int:
+    """Run the job in `job_dir`. User errors and full disks end in one sentence on stderr and exit code 3.
+
+    A worker's process ends with its job: its handlers stay, so that a second signal cannot kill it on its way out.
+    """
     folder = Path(job_dir).resolve()
     job = Job(folder, read_json(folder / "job.json"), on_progress)
     torch.set_num_threads(job.content["execution"]["threads"])
@@ -88,7 +91,7 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None)
         print(str(e), file=sys.stderr)
         return STOPPED
     finally:
-        for number, handler in previous.items():
+        for number, handler in previous.items() if not is_worker else ():
             signal.signal(number, handler)
 
 
@@ -272,4 +275,4 @@ def concepts_job(job: Job) -> int:
 STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job}
 
 if __name__ == "__main__":
-    sys.exit(run_job(sys.argv[1]))
+    sys.exit(run_job(sys.argv[1], is_worker=True))
