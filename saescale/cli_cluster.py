@@ -48,7 +48,7 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
            dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the jobs and write nothing.")] = False,
            yes: Yes = False) -> None:
     """Train what is missing. Safe to repeat: finished runs are never trained twice. On a cluster, hand over and return."""
-    from saescale import screen, screen_cluster
+    from saescale import screen, screen_cluster, screen_status
     from saescale.campaign import cluster
     from saescale.campaign.choice import LAUNCHED, Choice
     from saescale.campaign.launch import launch as start
@@ -66,6 +66,8 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     else:
         with screen.progress(quiet=json) as bars:
             outcome = start(planned, at, bars, choice=choice)
+        if outcome.exit_code == 0 and outcome.started and not json:
+            screen_status.say_estimate(planned.runs, at)
     print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, again(sweep, overrides, store))
     raise typer.Exit(outcome.exit_code)
 
@@ -91,15 +93,39 @@ def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
     raise typer.Exit(3 if kinds & {"failed", "stopped", "damaged"} else 4 if kinds - {"done"} else 0)
 
 
+def probe(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
+    """Measure how fast the sweep's sizes train where they will, with short jobs; later plans use it."""
+    from saescale import screen
+    from saescale.campaign import cluster, probe, status
+
+    planned, at = plan_of(sweep, overrides, store)
+    found = status.states(planned.runs, at)
+    runs = [r for r in planned.runs if found[r.run_id].state != "done"] or planned.runs
+    if planned.cluster.kind == "slurm":
+        outcome = cluster.submit_probes(planned, at, probe.probe_jobs(planned, runs, at))
+        problems, said = outcome.messages, f"{outcome.started} probe jobs submitted; plans use what they find."
+    else:
+        with screen.progress(quiet=json) as bars:
+            problems = probe.probe_here(planned, runs, at, bars)
+        said = f"{len(probe.measured(at))} shapes measured."
+    for problem in problems:
+        screen.say(problem, None)
+    known = {f"{device}: {shape}": numbers for (device, shape), numbers in probe.measured(at).items()}
+    print_json(known) if json else screen.say(said, f"saescale plan {again(sweep, overrides, store)}")
+    raise typer.Exit(3 if problems else 0)
+
+
 def conclude(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """Collect, fit, draw and report what is there: the job that ends a launch on a cluster."""
-    from saescale import screen
+    from saescale import screen, screen_status
+    from saescale.records.store import Store
     from saescale.study import Study
 
     study = Study.of(sweep, overrides or [], store)
     table = study.collect()
     screen.say(f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.", None)
     if (table.state == "done").any():
+        screen_status.say_estimate(plan_of(sweep, overrides, store, save_it=False)[0].runs, Store(store.absolute()))
         study.fit()
         study.figures()
         screen.say(f"report: {study.report()}", None)
@@ -107,6 +133,6 @@ def conclude(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
 
 def register(app: typer.Typer) -> None:
     """Put the verbs on the door."""
-    for verb in (plan, launch, status):
+    for verb in (plan, probe, launch, status):
         app.command()(verb)
     app.command(hidden=True)(conclude)

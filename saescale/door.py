@@ -17,13 +17,14 @@ RUNS = Path("runs")
 def plan_of(sweep: str, overrides: list[str] | None, root: Path, save_it: bool = True) -> tuple[Any, Any]:
     """(the plan of a sweep, the store); saved as the sweep's plan.json unless nothing may be written."""
     from saescale.campaign.plan import make_plan, save
+    from saescale.campaign.probe import calibrated
     from saescale.campaign.sweep import load
     from saescale.records.store import Store
 
     store = Store(root.absolute())
     if save_it:
         store.require_writable()
-    planned = make_plan(load(sweep, overrides or []), store)
+    planned = calibrated(make_plan(load(sweep, overrides or []), store), store)
     if save_it:
         save(planned, store)
     return planned, store

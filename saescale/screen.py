@@ -19,7 +19,7 @@ from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
-STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts"}
+STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -106,7 +106,7 @@ def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
              f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
     cap = plan.sweep.caps.get("gpu_hours")
     total = sum(g.gpu_hours for g in groups)
-    kinds = " and ".join(sorted({price.source_of(r.science) for r in todo}))
+    kinds = " and ".join(sorted({price.source_of(r) for r in todo}))
     return [*lines, f"total: {total:.3g} GPU-hours ({kinds})" + (f", cap {cap:g}" if cap is not None else "")]
 
 

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from saescale.campaign import progress
+from saescale.campaign import price, probe, progress
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.status import RunState, states
 from saescale.records.store import Store
@@ -95,3 +95,13 @@ def following(view: View, found: Mapping[str, RunState], ended: bool) -> str:
     if ended:
         return f"saescale why {view.again}" if kinds & {"failed", "damaged"} else f"saescale launch {view.again}"
     return f"saescale {'status --watch' if kinds & {'queued', 'running', 'unknown'} else 'launch'} {view.again}"
+
+
+def say_estimate(runs: Sequence[PlannedRun], store: Store) -> None:
+    """How far the plan's seconds of training were from what it took."""
+    found = probe.estimate_error(runs, store)
+    if found is not None:
+        estimated, took, n = found
+        kinds = " and ".join(sorted({price.source_of(r) for r in runs}))
+        console.print(f"training of {n} runs: {kinds} {duration(estimated)}, took {duration(took)} "
+                      f"(estimate {estimated / took - 1:+.0%})", soft_wrap=True)

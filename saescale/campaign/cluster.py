@@ -242,6 +242,24 @@ def without_busy_trunks(todo: Sequence[PlannedRun], plan: Plan, found: Mapping[s
     return free, len(todo) - len(free)
 
 
+def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]) -> Outcome:
+    """Hand over calibration jobs, an array per request."""
+    from saescale.campaign import slurm
+
+    slurm.check_folder(store.root)
+    lock = Lock(store.root / "launch.lock")
+    holder = lock.acquire()
+    if holder is not None:
+        raise ValueError(f"another launch is submitting from this store ({holder}): wait until it is done.")
+    try:
+        launcher = Launcher(plan, store, queue(), known_limits(plan), snapshot.take(store), lock)
+        for request, job in jobs:
+            launcher.hand_over(Group("probe", request, jobs=[job], seconds=[60.0]))
+    finally:
+        lock.release()
+    return Outcome(launcher.handed, {}, tuple(launcher.messages), handed_over=True)
+
+
 def orphans(plan: Plan, store: Store, now: Queue) -> list[str]:
     """Runs of this sweep that are with the scheduler and no longer in the plan: listed, never cancelled by themselves."""
     mine = [s for s in submissions.read(store) if s.sweep == plan.sweep.folder_name]

@@ -31,7 +31,7 @@ def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[
     fleet = next(f for f in fleets(plan.runs, plan.cluster) if run in f)
     trunk = [r for r in fleet if r.trunk_id == run.trunk_id]
     request = requests(plan.cluster)(run)
-    seconds, alone = price.fleet_seconds(fleet), run.steps * price.step_seconds(s) + price.EVALUATE_S
+    seconds, alone = price.fleet_seconds(fleet), run.steps * price.step_seconds(run) + price.EVALUATE_S
     error = None if run.target_flops is None else run.flops_dense / run.target_flops - 1
     return {
         "run_id": run.run_id, "trunk_id": run.trunk_id, "grids": list(run.grids), "state": found[run.run_id].state,
@@ -42,7 +42,7 @@ def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[
         "seconds_alone": alone, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9, "asks_for": request.label,
         "trunk_shared_by": [r.run_id for r in trunk if r is not run], "job_runs": len(fleet), "job_seconds": seconds,
         "job_memory_gb": memory.fleet_bytes(fleet) / 1e9, "job_gpu_hours": seconds / 3600 * request.gpus,
-        "numbers_are": price.source_of(s)}
+        "numbers_are": price.source_of(run)}
 
 
 def diff(before: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:

@@ -25,7 +25,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging."""
+    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` is
+    what a probe measured for its shape on its device, or null."""
 
     run_id: str
     trunk_id: str
@@ -33,6 +34,7 @@ class PlannedRun:
     target_flops: float | None
     science: Mapping[str, Any]
     execution: Mapping[str, Any]
+    tokens_per_s: float | None = None
 
     @property
     def steps(self) -> int:

@@ -36,34 +36,25 @@ def fork_step(run: PlannedRun) -> int:
     return first_decay_step(run.steps, run.science["train"]["lr_decay_fraction"])
 
 
-# Measured tokens per second by `shape`, put here by campaign.probe.load; the device is the plan's.
-CALIBRATED: dict[str, float] = {}
-
-
 def shape(science: Any) -> str:
     """What the speed of a step depends on: the kind, the widths, the batch."""
     s = science
     return f"{s['sae']['kind']} d_in={s['lm']['d_in']} n_latents={s['sae']['n_latents']} batch={s['train']['batch_tokens']}"
 
 
-def calibration(science: Any) -> float | None:
-    """Measured tokens per second of this shape on this plan's device, or None."""
-    return CALIBRATED.get(shape(science)) if CALIBRATED else None
-
-
-def step_seconds(science: Any) -> float:
-    """Estimated seconds of one training step on one core."""
+def step_seconds(run: PlannedRun) -> float:
+    """Seconds of one training step of one job: as a probe measured it, else estimated for one core."""
+    science = run.science
     batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
-    measured = calibration(science)
-    if measured is not None:
-        return batch / measured
+    if run.tokens_per_s is not None:
+        return batch / run.tokens_per_s
     dense = 4.0 if science["sae"]["kind"] == "relu_l1" else 1.0
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
 
 
-def source_of(science: Any) -> str:
+def source_of(run: PlannedRun) -> str:
     """Whether the seconds of a run are measured by a probe or estimated from the constants above."""
-    return "calibrated" if calibration(science) else "estimated"
+    return "estimated" if run.tokens_per_s is None else "calibrated"
 
 
 def counted(n: int, what: str) -> str:
@@ -92,7 +83,7 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
-    return trunk_steps(runs) * step_seconds(runs[0].science) + EVALUATE_S * len(runs)
+    return trunk_steps(runs) * step_seconds(runs[0]) + EVALUATE_S * len(runs)
 
 
 def fleet_seconds(fleet: Sequence[PlannedRun]) -> float:
@@ -120,6 +111,6 @@ def price(runs: Sequence[PlannedRun]) -> Price:
     shared = sum(trunk_steps(g) * g[0].science["train"]["batch_tokens"] for g in groups)
     disk = sum(8 * r.science["lm"]["d_in"] * r.science["sae"]["n_latents"] * (1 + 9 / len(g)) for g in groups for r in g)
     return Price(seconds=sum(map(trunk_seconds, groups)),
-                 seconds_alone=sum(r.steps * step_seconds(r.science) + EVALUATE_S for r in runs),
+                 seconds_alone=sum(r.steps * step_seconds(r) + EVALUATE_S for r in runs),
                  disk_gb=disk / 1e9, tokens=shared, tokens_alone=sum(r.science["train"]["n_tokens"] for r in runs),
                  flops=float(sum(r.flops_dense for r in runs)))

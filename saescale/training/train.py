@@ -33,6 +33,7 @@ from saescale.training import checkpoint
 from saescale.training.finish import Bench, finish_run, fresh_trainable, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
 from saescale.training.metrics import MetricsLog
+from saescale.training.probe import probe
 from saescale.training.schedule import Schedule
 
 DONE, STOPPED, ASKED_TO_STOP = 0, 3, 4
@@ -272,7 +273,19 @@ def concepts_job(job: Job) -> int:
     return DONE
 
 
-STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job}
+def probe_job(job: Job) -> int:
+    """Measure how fast this device trains the shapes this job was given."""
+    job.total = float(len(job.content["shapes"]))
+    measured = {}
+    for name, science in job.content["shapes"].items():
+        measured[name] = probe(science, job.content["execution"]["kernels"])
+        job.done += 1
+        job.show(name)
+    write_json(job.folder / "probe.json", {"device": job.content["device"], "measured": measured, "at": time.time()})
+    return DONE
+
+
+STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job, "probe": probe_job}
 
 if __name__ == "__main__":
     sys.exit(run_job(sys.argv[1], is_worker=True))
