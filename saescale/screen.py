@@ -85,7 +85,7 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
                   f"{number(cost.flops)} dense FLOPs")
     if todo:
         saved = 1 - cost.tokens / cost.tokens_alone
-        console.print(f"estimated {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
+        console.print(f"{price.sources_of(todo)} {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
                       f"{cost.disk_gb:.2f} GB of runs, {price.activations_gb(todo, plan.n_train_tokens):.2f} GB of activations; "
                       f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
                       f"({saved:.0%} saved)", soft_wrap=True)
@@ -106,8 +106,7 @@ def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
              f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
     cap = plan.sweep.caps.get("gpu_hours")
     total = sum(g.gpu_hours for g in groups)
-    kinds = " and ".join(sorted({price.source_of(r) for r in todo}))
-    return [*lines, f"total: {total:.3g} GPU-hours ({kinds})" + (f", cap {cap:g}" if cap is not None else "")]
+    return [*lines, f"total: {total:.3g} GPU-hours ({price.sources_of(todo)})" + (f", cap {cap:g}" if cap is not None else "")]
 
 
 def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -102,6 +102,5 @@ def say_estimate(runs: Sequence[PlannedRun], store: Store) -> None:
     found = probe.estimate_error(runs, store)
     if found is not None:
         estimated, took, n = found
-        kinds = " and ".join(sorted({price.source_of(r) for r in runs}))
-        console.print(f"training of {n} runs: {kinds} {duration(estimated)}, took {duration(took)} "
+        console.print(f"training of {n} runs: {price.sources_of(runs)} {duration(estimated)}, took {duration(took)} "
                       f"(estimate {estimated / took - 1:+.0%})", soft_wrap=True)

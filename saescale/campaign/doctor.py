@@ -113,7 +113,7 @@ def shared_folder(store: Store, partition: str | None) -> Iterator[Check]:
     token = uuid.uuid4().hex
     here, there = store.root / f".doctor-{token}", store.root / f".doctor-{token}.back"
     try:
-        here.write_text(token)
+        here.write_text(token + "\n")
         script = 'read -r t < "$1" && printf %s "$t" > "$2" && "$3" -c "import saescale, torch"'
         where = [f"--partition={partition}"] if partition else []
         out, why = queue.ask("srun", "--quiet", "--immediate=45", "--ntasks=1", "--nodes=1", "--time=2", *where,

@@ -57,6 +57,10 @@ def source_of(run: PlannedRun) -> str:
     return "estimated" if run.tokens_per_s is None else "calibrated"
 
 
+def sources_of(runs: Iterable[PlannedRun]) -> str:
+    return " and ".join(sorted({source_of(r) for r in runs}))
+
+
 def counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 

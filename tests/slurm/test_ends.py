@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 
 import one_host
 import pytest
@@ -120,15 +119,15 @@ def test_why_tells_a_kill_from_a_cancellation_and_the_next_launch_finishes_both(
 def test_the_submit_limit_of_the_accounting_is_read_and_respected(few):
     one_host.said("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=3")
     try:
-        code, said = few.run("launch", "few")
+        code, said = few.run("launch", "few", "train.n_tokens=65536")
         assert code == 4 and "1 jobs wait for room in the queue (limit 3)" in said and len(queued()) == 3
         few.settle()
     finally:
         one_host.said("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
-    code, said = few.run("launch", "few")
+    code, said = few.run("launch", "few", "train.n_tokens=65536")
     assert code == 4 and "2 jobs submitted" in said
     few.settle()
-    assert few.run("status", "few")[0] == 0
+    assert few.run("status", "few", "train.n_tokens=65536")[0] == 0
 
 
 def test_a_partition_slurm_does_not_know_is_refused_with_those_it_knows(few):
@@ -182,4 +181,3 @@ def test_doctor_finds_the_cluster_in_order(few):
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("sbatch", "sacct", "MaxArraySize 5", "USR2", "shared"):
         assert word in done.stdout, done.stdout
-    time.sleep(0)
