@@ -48,9 +48,10 @@ grids:
 @pytest.fixture(scope="session")
 def cluster():
     """A Slurm with accounting, 4 nodes of 2 cores and 2 fake GPUs, and MaxArraySize 5."""
-    why = one_host.why_not() if os.environ.get("SAESCALE_SLURM") else "set SAESCALE_SLURM=1 to start a Slurm on this host"
-    if why:
-        pytest.skip(why)
+    if not os.environ.get("SAESCALE_SLURM"):
+        pytest.skip("`make test-slurm` starts a Slurm on this host for it")
+    if why := one_host.why_not():
+        pytest.fail(f"SAESCALE_SLURM is set and there can be no cluster: {why}")
     host = one_host.OneHost()
     try:
         yield host.up()
