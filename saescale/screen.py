@@ -19,6 +19,7 @@ from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
+SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
 
 
@@ -74,9 +75,12 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("grid", "FLOPs", "n_latents", "tokens", "steps", "lr", "error", "runs", "done"):
         table.add_column(name, justify="left" if name == "grid" else "right")
-    for row in plan_rows(plan, found):
+    rows = plan_rows(plan, found)
+    for row in rows[:SHOWN_POINTS]:
         table.add_row(*row)
     console.print(table)
+    if len(rows) > SHOWN_POINTS:
+        console.print(f"... and {len(rows) - SHOWN_POINTS} more grid points; --json lists all")
     for line in excluded_lines(plan.excluded):
         console.print(f"[yellow]excluded[/] {escape(line)}", soft_wrap=True)
     cost = price.price(todo)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import pytest
@@ -125,6 +126,20 @@ def test_status_shows_speed_and_eta_of_what_runs_and_with_failed_only_what_ended
     assert "tokens/s" not in out and "diverged: loss is nan" in out
     code, out, _ = saescale("status", "quick", "--json")
     assert json.loads(out)[running.run_id]["progress"]["tokens_per_s"] == 10.0
+
+
+def test_watch_ends_when_nothing_is_under_way_any_more(saescale, plan, project, monkeypatch):
+    monkeypatch.setattr("saescale.screen_status.WATCH_S", 0.1)
+    saescale("plan", "quick")
+    store, run = Store(project.store), plan.runs[0]
+    write_json(store.run_dir(run.run_id) / "status.json", {"state": "running", "tokens": 1, "n_tokens": 2, "heartbeat": 1.0})
+    held = Lock(store.trunk_dir(run.trunk_id) / "lock")
+    assert held.acquire() is None
+    release = threading.Timer(0.5, held.release)
+    release.start()
+    begun = time.monotonic()
+    code, out, _ = saescale("status", "quick", "--watch")
+    assert code == 3 and "1 stopped" in out and 0.4 < time.monotonic() - begun < 20
 
 
 def test_status_follows_the_sweep_file_when_it_was_edited_after_the_plan(saescale, project):

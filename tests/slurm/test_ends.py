@@ -135,6 +135,8 @@ def test_a_partition_slurm_does_not_know_is_refused_with_those_it_knows(few):
     assert code == 2 and "Choose one of: main, scavenge" in said and not queued()
     code, said = few.run("launch", "few", "--test-only", "cluster.slurm.constraint=nope")
     assert code == 3 and "would refuse" in said and "Invalid feature" in said
+    code, said = few.run("launch", "few", "--test-only", "cluster.job.gpu_type=h100")
+    assert code == 0 and "would accept" in said and not queued()
 
 
 def test_editing_the_tree_does_not_change_what_was_submitted_from_a_path_with_spaces_and_quotes(few, tmp_path):
