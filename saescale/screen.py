@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import cluster, memory, price
+from saescale.campaign import explain, memory, price
 from saescale.campaign.fleets import fleets
+from saescale.campaign.groups import groups as resource_groups
 from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import Plan, PlannedRun
+from saescale.campaign.resources import requests
 from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
@@ -105,7 +107,7 @@ def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
     """On a cluster: the jobs of each resource group, and the GPU-hours of all against the sweep's cap."""
     if plan.cluster.kind != "slurm":
         return []
-    groups = cluster.groups(todo, plan)
+    groups = resource_groups(todo, plan)
     lines = [f"group {g.request.label}: {price.counted(g.n_jobs, 'job')}, {sum(map(len, g.fleets))} runs, the longest "
              f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
     cap = plan.sweep.caps.get("gpu_hours")
@@ -145,8 +147,9 @@ def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]
 
 def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
     out = plan.to_json()
-    for r in out["runs"]:
-        r["state"] = found[r["run_id"]].state
+    request = requests(plan.cluster)
+    for r, run in zip(out["runs"], plan.runs, strict=True):
+        r |= {"state": found[run.run_id].state, **explain.costs(run, request(run))}
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     packed = fleets(todo, plan.cluster)
     return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)},

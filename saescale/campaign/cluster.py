@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign import memory, snapshot, submissions
+from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
-from saescale.campaign.fleets import fleets
+from saescale.campaign.groups import Group, chunks, groups
 from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk
 from saescale.campaign.plan import Plan, PlannedRun, save
-from saescale.campaign.price import fleet_seconds
-from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition
-from saescale.campaign.resources import requests
+from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
 from saescale.campaign.status import RunState, states
 from saescale.campaign.submissions import Submission
@@ -30,44 +28,6 @@ from saescale.records import record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json
 from saescale.slurm_site import Request
-
-
-@dataclass
-class Group:
-    """The jobs of one stage that ask for the same, longest first, with the seconds each is estimated to take."""
-
-    stage: str
-    request: Request
-    fleets: list[list[PlannedRun]] = field(default_factory=list)
-    jobs: list[Path] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def gpu_hours(self) -> float:
-        return sum(self.seconds) / 3600 * self.request.gpus
-
-    @property
-    def n_jobs(self) -> int:
-        return len(self.fleets) or len(self.jobs)
-
-
-def groups(todo: Sequence[PlannedRun], plan: Plan) -> list[Group]:
-    """Training jobs by what they ask for; nothing is written."""
-    request = requests(plan.cluster)
-    found: dict[Request, Group] = {}
-    packed = sorted(fleets(todo, plan.cluster), key=fleet_seconds, reverse=True)
-    memory.refuse_too_large(packed, plan.cluster)
-    for fleet in packed:
-        group = found.setdefault(request(fleet[0]), Group("train", request(fleet[0])))
-        group.fleets.append(list(fleet))
-        group.seconds.append(fleet_seconds(fleet))
-    return list(found.values())
-
-
-def chunks(jobs: Sequence[Any], at_most: int | None) -> list[Sequence[Any]]:
-    """Arrays of a size the controller takes."""
-    size = at_most or max(1, len(jobs))
-    return [jobs[i:i + size] for i in range(0, len(jobs), size)]
 
 
 @dataclass
@@ -168,7 +128,7 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
     now = queue()
     if now.unknown is not None:
         raise ValueError(f"the scheduler does not answer: {now.unknown}. Nothing was submitted.")
-    notes = submissions.reconcile(store, now)
+    notes = [*submissions.reconcile(store, now), *release_held(store, now)]
     before = states(plan.runs, store, now)
     refuse_damaged(before)
     todo = choice.of(plan.runs, before)
@@ -240,6 +200,14 @@ def without_busy_trunks(todo: Sequence[PlannedRun], plan: Plan, found: Mapping[s
     busy = {r.trunk_id for r in plan.runs if found[r.run_id].state in ("queued", "running", "unknown")}
     free = [r for r in todo if r.trunk_id not in busy]
     return free, len(todo) - len(free)
+
+
+def release_held(store: Store, now: Queue) -> list[str]:
+    """Let go what Slurm holds because a node failed to start it; what a person holds stays held."""
+    held = [e.id for e in submissions.flight(submissions.read(store), now).jobs.values() if e.failed_to_start]
+    problem = release(held)
+    said = f"; {problem}" if problem else ""
+    return [f"{len(held)} jobs that a node had failed to start were released: {', '.join(held[:5])}{said}."] if held else []
 
 
 def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]) -> Outcome:

@@ -12,6 +12,7 @@ from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
 from saescale.campaign.status import RunState
 from saescale.identity import digest
+from saescale.slurm_site import Request
 
 
 def planned_run(plan: Plan, name: str) -> PlannedRun:
@@ -24,25 +25,34 @@ def planned_run(plan: Plan, name: str) -> PlannedRun:
     return found[0]
 
 
+def costs(run: PlannedRun, request: Request) -> dict[str, Any]:
+    """What one run costs trained alone: FLOPs its kernels execute, seconds, GPUs and GPU-hours, memory and disk."""
+    s = run.science
+    d_in, sae, n_tokens = s["lm"]["d_in"], s["sae"], s["train"]["n_tokens"]
+    seconds = run.steps * price.step_seconds(run) + price.EVALUATE_S
+    return {"flops_executed": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, float(sae["k"] or 0)),
+            "seconds_alone": seconds, "gpus": request.gpus, "gpu_hours_alone": seconds / 3600 * request.gpus,
+            "memory_gb_alone": memory.worker_bytes([[run]]) / 1e9, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9,
+            "numbers_are": price.source_of(run)}
+
+
 def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[str, Any]:
     """Everything about one run, by name. Seconds and bytes are estimates; what a fleet shares is told apart."""
     s = run.science
-    d_in, sae, train = s["lm"]["d_in"], s["sae"], s["train"]
+    sae, train = s["sae"], s["train"]
     fleet = next(f for f in fleets(plan.runs, plan.cluster) if run in f)
     trunk = [r for r in fleet if r.trunk_id == run.trunk_id]
     request = requests(plan.cluster)(run)
-    seconds, alone = price.fleet_seconds(fleet), run.steps * price.step_seconds(run) + price.EVALUATE_S
+    seconds = price.fleet_seconds(fleet)
     error = None if run.target_flops is None else run.flops_dense / run.target_flops - 1
     return {
         "run_id": run.run_id, "trunk_id": run.trunk_id, "grids": list(run.grids), "state": found[run.run_id].state,
         "reason": found[run.run_id].reason, "n_latents": sae["n_latents"], "k": sae["k"], "sparsity_coeff": sae["sparsity_coeff"],
         "lr": train["lr"], "seed": train["seed"], "target_flops": run.target_flops, "flops_dense": run.flops_dense,
         "budget_error": error, "n_tokens": train["n_tokens"], "steps": run.steps, "fork_step": price.fork_step(run),
-        "flops_executed": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], train["n_tokens"], float(sae["k"] or 0)),
-        "seconds_alone": alone, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9, "asks_for": request.label,
+        **costs(run, request), "asks_for": request.label,
         "trunk_shared_by": [r.run_id for r in trunk if r is not run], "job_runs": len(fleet), "job_seconds": seconds,
-        "job_memory_gb": memory.fleet_bytes(fleet) / 1e9, "job_gpu_hours": seconds / 3600 * request.gpus,
-        "numbers_are": price.source_of(run)}
+        "job_memory_gb": memory.fleet_bytes(fleet) / 1e9, "job_gpu_hours": seconds / 3600 * request.gpus}
 
 
 def diff(before: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class Element:
     def is_pending(self) -> bool:
         return self.state in PENDING
 
+    @property
+    def failed_to_start(self) -> bool:
+        """Held by Slurm itself after a node failed to start it: nobody wished that, and without a release it waits for ever."""
+        return self.is_pending and "launch failed" in self.reason.lower()
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -133,6 +138,14 @@ def named_in_accounting(name: str) -> str | None:
                  "--format=JobID")
     found = re.match(r"(\d+)", out or "")
     return found[1] if found else None
+
+
+def release(ids: Sequence[str]) -> str | None:
+    """Let held jobs go; None, or what scontrol said."""
+    if not ids:
+        return None
+    _, why = ask("scontrol", "release", *ids)
+    return why or None
 
 
 def cancel(ids: Sequence[str]) -> str | None:

@@ -45,7 +45,7 @@ SUGGESTED = {
     "diverged": "saescale plan {sweep} train.lr=LOWER", "rejected": "saescale launch {sweep} --test-only",
     "vanished": LAUNCH, "stalled": "saescale logs {run}", "damaged": "saescale why {run}", "unexplained": "saescale logs {run}",
     "new": LAUNCH, "queued": "saescale status {sweep}", "running": "saescale status {sweep}", "done": "saescale collect {sweep}",
-    "unknown": "saescale doctor", "stopped": LAUNCH, "waiting": LAUNCH}
+    "held": LAUNCH, "unknown": "saescale doctor", "stopped": LAUNCH, "waiting": LAUNCH}
 # What is no fault of the run: `retry` takes these when no class is named.
 INFRASTRUCTURE = ("timeout", "preempted", "node_failure", "killed", "vanished", "cancelled", "rejected", "lock_lost", "stopped",
                   "disk_full")
@@ -102,6 +102,8 @@ def by_state(case: Case) -> Found:
         silent = time.time() - beat if beat else 0.0
         if silent > SILENT_S:
             return "stalled", [s.reason, f"its job last said something {silent / 60:.0f} minutes ago"]
+    if s.state == "queued" and "held" in s.reason.lower():
+        return "held", [s.reason]
     if s.state in ("done", "queued", "running", "damaged", "unknown"):
         return s.state, [s.reason] if s.reason else []
     if s.state == "new" and case.submission is None and case.attempt is None:

@@ -47,7 +47,8 @@ SCRIPTS = {
         echo "Submitted batch job $n" """,
     "squeue": "[ -f squeue.fail ] && { echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1; }\n"
               "cat squeue.out 2>/dev/null || true",
-    "scontrol": "echo 'MaxArraySize            = 5'", "srun": "true", "scancel": 'echo "$@" >> scancel.calls'}
+    "scontrol": 'echo "$@" >> scontrol.calls\necho "MaxArraySize            = 5"', "srun": "true",
+    "scancel": 'echo "$@" >> scancel.calls'}
 
 
 class FakeSlurm:
@@ -198,6 +199,18 @@ def test_a_state_name_nobody_knows_is_alive(store, slurm, name, expected):
     launch(store)
     slurm.set_rows([[*r[:3], name, *r[4:]] for r in slurm.rows()])
     assert set(kinds(planned(store), store)) == {expected}
+
+
+def test_a_job_a_node_failed_to_start_is_released_by_the_next_launch_and_one_a_person_holds_is_not(store, slurm):
+    launch(store)
+    rows = slurm.rows()
+    slurm.set_rows([[*rows[0][:5], "launch failed requeued held"], [*rows[1][:5], "JobHeldUser"], *rows[2:]])
+    plan = planned(store)
+    known = causes(states(plan.runs, store), store, submissions.read(store))
+    assert [c.kind for c in known.values()].count("held") == 2
+    outcome = launch(store)
+    assert "1 jobs that a node had failed to start were released: 101_0" in outcome.notes[0] and outcome.started == 0
+    assert (slurm.folder / "scontrol.calls").read_text().splitlines()[-1] == "release 101_0"
 
 
 @pytest.mark.parametrize("name", ["COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED", "TIMEOUT"])

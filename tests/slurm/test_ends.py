@@ -10,7 +10,7 @@ import sys
 
 import one_host
 import pytest
-from conftest import REPOSITORY, SIXTY, Lab, left_by, queued
+from lab import REPOSITORY, SIXTY, Lab, left_by, queued
 
 pytestmark = pytest.mark.slurm
 FEW = SIXTY.replace("[16, 24, 32, 48, 64]", "[32]").replace("[65_536, 131_072, 262_144]", "[786_432]").replace(

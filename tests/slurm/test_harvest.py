@@ -4,7 +4,7 @@ import json
 
 import one_host
 import pytest
-from conftest import Lab, queued
+from lab import Lab, queued
 
 pytestmark = pytest.mark.slurm
 ON_SLURM = ("cluster=slurm", "cluster.workers=2", "cluster.job.memory=4G", "cluster.job.time=10m", "seed=0", "budget.flops=4e8")
