@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import platform
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from saescale.records.store import Damaged, read_json, write_json
 
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
+CLI_MODULE = "saescale.cli"
 POLL_S = 0.25
 ASKED_TO_STOP = 4
 
@@ -34,14 +36,20 @@ class Progress(Protocol):
 class Worker:
     """One job in one child process. Its output goes to jobs/<id>/attempts/<k>/, as far as the disk allows."""
 
-    def __init__(self, job: Path, threads: int) -> None:
+    def __init__(self, job: Path, threads: int, slurm: Mapping[str, Any] | None = None) -> None:
         self.job = job
         self.attempt = _new_attempt(job / "attempts")
         (job / "status.json").unlink(missing_ok=True)
+        content = read_json(job / "job.json")
+        self.start = {"started": time.time(), "host": platform.node(), "gpus": (content.get("request") or {}).get("gpus", 0),
+                      "slurm": slurm}
+        write_json(self.attempt / "start.json", self.start)
         env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
                "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        self.process = subprocess.Popen([sys.executable, "-m", JOB_MODULE, str(job)], env=env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
+        self.process = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=content.get("cwd"),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        errors="replace")
         self.tail: deque[str] = deque(maxlen=40)
         self.readers = [threading.Thread(target=self._drain, args=(stream, name), daemon=True)
                         for stream, name in ((self.process.stdout, "stdout"), (self.process.stderr, "stderr"))]
@@ -58,20 +66,26 @@ class Worker:
             except OSError:  # a full disk must not lose the message: it is in `tail`
                 continue
 
-    def finish(self) -> str | None:
-        """None when the job ended well, else one sentence."""
+    def finish(self, **said: Any) -> str | None:
+        """None when the job ended well, else one sentence. `said` goes to exit.json."""
         code = self.process.wait()
         for reader in self.readers:
             reader.join(timeout=5)
         try:
-            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time()})
+            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time(), "done": self._work_done(), **said})
         except OSError as e:
             self.tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
         if code == 0:
             return None
-        said = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
+        last = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        return f"job {self.job.name} {how}: {said}"
+        return f"job {self.job.name} {how}: {last}"
+
+    def _work_done(self) -> float:
+        try:
+            return (read_json(self.job / "status.json") or {}).get("done", 0.0)
+        except Damaged:
+            return 0.0
 
 
 def _new_attempt(attempts: Path) -> Path:

@@ -42,6 +42,8 @@ def read_result(run_dir: Path, science: Mapping[str, Any]) -> dict[str, Any] | N
 def check_same_run(run_dir: Path, science: Mapping[str, Any], found: Mapping[str, Any], found_print: str) -> None:
     if not isinstance(found, Mapping):
         raise Damaged(f"{run_dir} is damaged: what should be a science block is {found!r:.60}. Move that directory away.")
+    if found == science and len(found_print) == 64 and run_dir.name.endswith(f"-{found_print[:10]}"):
+        return  # the very same block under the name it hashes to; status asks this of thousands
     if identity.fingerprint(science) == found_print == identity.fingerprint(found):
         return
     keys = identity.differing_keys(science, found) or ["the recorded fingerprint does not belong to the recorded science"]

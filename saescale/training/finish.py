@@ -49,13 +49,14 @@ def fresh_trainable(science: dict[str, Any], bench: Bench, kernels: str) -> Trai
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
-    """status.json of a run that is under way."""
+    """status.json of a run that is under way; its speed is what this job made of it."""
     member = trunk.live.get(run_id) or trunk.live.get(TRUNK)
-    step = member.step if member else 0
+    tokens, now = (member.step if member else 0) * trunk.science["train"]["batch_tokens"], time.time()
+    from_tokens, since = job.began.setdefault(run_id, (tokens, now))
     write_json(job.store.run_dir(run_id) / record.STATUS, {
-        "state": "running", "job": job.folder.name, "heartbeat": time.time(), "host": platform.node(),
-        "tokens": step * trunk.science["train"]["batch_tokens"], "n_tokens": trunk.runs[run_id].steps
-        * trunk.science["train"]["batch_tokens"], "forked": run_id in trunk.live})
+        "state": "running", "job": job.folder.name, "heartbeat": now, "host": platform.node(),
+        "tokens_per_s": (tokens - from_tokens) / (now - since) if now > since else None, "tokens": tokens,
+        "n_tokens": trunk.runs[run_id].steps * trunk.science["train"]["batch_tokens"], "forked": run_id in trunk.live})
 
 
 def mark_failed(job: Job, run_id: str, reason: str) -> None:
