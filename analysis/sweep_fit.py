@@ -66,9 +66,10 @@ def _usable(planned: pd.DataFrame, y: str) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _recipe(rows: pd.DataFrame) -> dict:
-    kinds = rows[RECIPE].drop_duplicates()
+    recipe = [*RECIPE, *(["target_l0"] if "target_l0" in rows else [])]
+    kinds = rows[recipe].drop_duplicates()
     if len(kinds) > 1:
-        varying = [name for name in RECIPE if kinds[name].nunique(dropna=False) > 1]
+        varying = [name for name in recipe if kinds[name].nunique(dropna=False) > 1]
         raise ValueError(
             f"The table mixes {len(kinds)} recipes (different {', '.join(varying)}), whose losses do not belong to one"
             " law: keep the rows of one recipe and fit each apart."

@@ -10,6 +10,7 @@ from saescale.sae.losses import Memory, Terms
 from saescale.sae.model import SAE, InputSample
 from saescale.sae.spec import SAESpec
 
+ADAPTED = ("sparsity_coeff", "threshold")  # of what kinds remember, shown as it is now
 STATISTICS = ("loss", "sum_sq_error", "l0", "grad_norm", "aux_loss")
 
 
@@ -83,7 +84,8 @@ class Trainable:
         self.statistics.zero_()
         averages = {name: total / n_steps if n_steps else float("nan") for name, total in zip(STATISTICS, sums, strict=True)}
         n_dead = int((self.memory.tokens_since_fired >= self.spec.dead_after_tokens).sum())
-        return {**averages, "n_steps": n_steps, "n_dead": n_dead}
+        adapted = {name: float(self.memory.own[name]) for name in ADAPTED if name in self.memory.own}
+        return {**averages, "n_steps": n_steps, "n_dead": n_dead, **adapted}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides the future, as contiguous tensors.

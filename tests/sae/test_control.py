@@ -54,4 +54,5 @@ def test_the_wanted_l0_is_reached_from_a_weight_far_off(kind, far_off):
         trainable.step(x[i * 64 % 40_000:][:64], 1e-2 * min(1, (500 - i) / 100), min(1.0, i / 50))
     l0 = (trainable.sae.encode(x[:4000]) > 0).sum(1).float().mean()
     assert l0 == pytest.approx(6, rel=0.12)
-    assert float(trainable.sae.own["sparsity_coeff"]) not in (far_off, 0.0)
+    found = float(trainable.sae.own["sparsity_coeff"])
+    assert found not in (far_off, 0.0) and trainable.read_stats()["sparsity_coeff"] == found
