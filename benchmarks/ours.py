@@ -1,4 +1,4 @@
-"""Our training step with each of the kernels, and the two parts of it that no method can leave out."""
+"""Our training step with each of the kernels and precisions, and the parts of it that no method can leave out."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.shape import Shape
+from saescale.config import PRECISIONS
 from saescale.sae.kernels import BACKENDS, backend
 from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
@@ -14,9 +15,9 @@ from saescale.sae.step import Trainable
 MATMUL, OPTIMISER = "encoder matmul", "optimiser traffic"
 
 
-def ours(s: Shape, kernels: str, sample: Tensor) -> Callable[[Tensor], object]:
+def ours(s: Shape, kernels: str, precision: str, sample: Tensor) -> Callable[[Tensor], object]:
     knobs = {"k": s.k} if s.kind == "topk" else {"sparsity_coeff": s.sparsity_coeff}
-    spec = SAESpec(s.kind, s.d_in, s.n_latents, dead_after_tokens=s.dead_after_tokens, **knobs)
+    spec = SAESpec(s.kind, s.d_in, s.n_latents, dead_after_tokens=s.dead_after_tokens, precision=precision, **knobs)
     trainable = Trainable.create(spec, 0, InputSample.of(sample), kernels)
     if s.kind == "relu_l1":
         pre_acts = trainable.sae.pre_acts(sample[:256])
@@ -29,10 +30,11 @@ def ours(s: Shape, kernels: str, sample: Tensor) -> Callable[[Tensor], object]:
     return step
 
 
-def encoder_matmul(s: Shape) -> Callable[[Tensor], object]:
+def encoder_matmul(s: Shape, precision: str) -> Callable[[Tensor], object]:
     """[batch, d_in] times [d_in, n_latents] into memory that is there already."""
-    W, out = torch.randn(s.n_latents, s.d_in), torch.empty(s.batch, s.n_latents)
-    return lambda x: torch.mm(x, W.T, out=out)
+    dtype = getattr(torch, precision)
+    W, out = torch.randn(s.n_latents, s.d_in, dtype=dtype), torch.empty(s.batch, s.n_latents, dtype=dtype)
+    return lambda x: torch.mm(x.to(dtype), W.T, out=out)
 
 
 def optimiser(s: Shape) -> Callable[[Tensor], object]:
@@ -55,5 +57,5 @@ def contestants(s: Shape, sample: Tensor) -> dict[str, Callable[[Tensor], object
             backend(name)
         except ValueError:
             continue
-        made[f"saescale, {name} kernels"] = ours(s, name, sample)
-    return made | {MATMUL: encoder_matmul(s), OPTIMISER: optimiser(s)}
+        made |= {f"saescale {precision}, {name} kernels": ours(s, name, precision, sample) for precision in PRECISIONS}
+    return made | {f"{MATMUL} {precision}": encoder_matmul(s, precision) for precision in PRECISIONS} | {OPTIMISER: optimiser(s)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.shape import Shape
+from saescale.config import PRECISIONS
 
 RESULTS = Path(__file__).parent / "results"
 ROOFLINE = ("encoder matmul", "optimiser traffic")
@@ -65,24 +66,27 @@ def measure(shape: Shape, peers: str | None, rounds: int, steps: int) -> dict[st
 
 
 def table(shape: Shape, found: dict[str, dict[str, Any]]) -> str:
-    """Tokens/s, our ratio to each, and our share of the roofline, as Markdown."""
-    ours = min((n for n in found if n.startswith("saescale")), key=lambda n: found[n]["seconds"])
-    peers = [n for n in found if not n.startswith("saescale") and n not in ROOFLINE]
-    said = f" at l0 {found[ours]['l0']:.0f}" if shape.kind == "relu_l1" else f", k {shape.k}"
-    lines = [f"## {shape.kind}{said}: d_in {shape.d_in}, {shape.n_latents} latents, batch {shape.batch}, fp32, "
-             f"{shape.threads} threads", "", "| | ms per step | range | tokens/s | ours is faster by |", "|---|---|---|---|---|"]
+    """Tokens/s, our ratio to each in both precisions, and our share of the roofline, as Markdown."""
+    ours = {p: min((n for n in found if n.startswith(f"saescale {p}")), key=lambda n: found[n]["seconds"]) for p in PRECISIONS}
+    peers = [n for n in found if not n.startswith(("saescale", *ROOFLINE))]
+    said = f" at l0 {found[ours['float32']]['l0']:.0f}" if shape.kind == "relu_l1" else f", k {shape.k}"
+    lines = [f"## {shape.kind}{said}: d_in {shape.d_in}, {shape.n_latents} latents, batch {shape.batch}, {shape.threads} threads"]
+    columns = ["", "ms per step", "range", "tokens/s", *(f"over ours, {p}" for p in PRECISIONS)]
+    lines += ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, numbers in sorted(found.items(), key=lambda item: item[1]["seconds"]):
         low, high = min(numbers["rounds"]) * 1e3, max(numbers["rounds"]) * 1e3
-        ratio = f"{numbers['seconds'] / found[ours]['seconds']:.2f} x" if name in peers else ""
+        ratios = [f"{numbers['seconds'] / found[ours[p]]['seconds']:.2f} x" if name in peers else "" for p in PRECISIONS]
         lines.append(f"| {name} | {numbers['seconds'] * 1e3:.1f} | {low:.0f} to {high:.0f} "
-                     f"| {numbers['tokens_per_s']:,.0f} | {ratio} |")
-    floor = sum(found[n]["seconds"] for n in ROOFLINE)
-    lines += ["", f"Roofline (encoder matmul + optimiser traffic): {floor * 1e3:.1f} ms; ours reaches "
-                  f"{floor / found[ours]['seconds']:.0%} of it."]
+                     f"| {numbers['tokens_per_s']:,.0f} | {' | '.join(ratios)} |")
+    lines.append("")
+    for p in PRECISIONS:
+        floor = found[f"{ROOFLINE[0]} {p}"]["seconds"] + found[ROOFLINE[1]]["seconds"]
+        lines.append(f"Roofline in {p} (encoder matmul + optimiser traffic): {floor * 1e3:.1f} ms; ours reaches "
+                     f"{floor / found[ours[p]]['seconds']:.0%} of it.")
     if peers:
         fastest = min(peers, key=lambda n: found[n]["seconds"])
-        ratio = found[fastest]["seconds"] / found[ours]["seconds"]
-        lines.append(f"The fastest peer is {fastest}: ours is {ratio:.2f} x as fast.")
+        ratios = [f"{found[fastest]['seconds'] / found[ours[p]]['seconds']:.2f} x in {p}" for p in PRECISIONS]
+        lines.append(f"The fastest peer is {fastest}, in float32: ours is faster by {', '.join(ratios)}.")
     return "\n".join(lines)
 
 
@@ -91,6 +95,10 @@ def cpu_name() -> str:
         return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
     except (OSError, AttributeError):
         return platform.processor() or platform.machine()
+
+
+def file_name(benchmark: str, threads: int) -> str:
+    return f"{benchmark}-{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}-{threads}t"
 
 
 def main() -> None:
@@ -109,7 +117,7 @@ def main() -> None:
         tables.append(table(shape, found))
         print(tables[-1], "\n", flush=True)
     RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"train_step-{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}-{asked.threads}t"
+    target = RESULTS / file_name("train_step", asked.threads)
     about = f"{cpu_name()}, median over {asked.rounds} rounds of the best of {asked.steps} steps, contestants taking turns."
     target.with_suffix(".json").write_text(json.dumps({"cpu": cpu_name(), "results": results}, indent=1) + "\n")
     target.with_suffix(".md").write_text("\n\n".join(["# One training step", about, *tables]) + "\n")

@@ -21,6 +21,7 @@ from saescale.sources import ActivationsConfig
 KINDS = ("relu_l1", "topk")
 KERNELS = ("auto", "cpu", "numba")
 CLUSTERS = ("inprocess", "local", "slurm")
+PRECISIONS = ("float32", "bfloat16")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -60,7 +61,8 @@ class SAEConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """Lengths are tokens. `n_tokens` null: solved from budget.flops. `lr` at `lr_reference_latents`, times
-    (lr_reference_latents / n_latents) ** lr_power; only the resulting number enters the science block."""
+    (lr_reference_latents / n_latents) ** lr_power; only the resulting number enters the science block. `precision` bfloat16:
+    the encoder's product is taken in bf16, all else stays fp32."""
 
     n_tokens: int | None
     batch_tokens: int
@@ -75,6 +77,7 @@ class TrainConfig:
     beta1: float
     beta2: float
     eps: float
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Config:
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
-               "cluster.kernels": (c.cluster.kernels, KERNELS),
+               "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
                "track.kind": (c.track.kind, ("off",))}
     for key, (value, allowed) in choices.items():
         if value not in allowed:

@@ -81,7 +81,7 @@ def _block(c: Config, inputs: dict[str, Any], held_out: dict[str, Any]) -> dict[
                   "lr_warmup_tokens": c.train.lr_warmup_tokens, "lr_decay_fraction": c.train.lr_decay_fraction,
                   "sparsity_warmup_tokens": sparsity_warmup_tokens(c), "dead_after_tokens": dead_after_tokens(c),
                   "grad_clip": c.train.grad_clip, "beta1": c.train.beta1, "beta2": c.train.beta2, "eps": c.train.eps,
-                  "precision": "float32", "seed": c.seed},
+                  "precision": c.train.precision, "seed": c.seed},
         "eval": held_out,
     }
 

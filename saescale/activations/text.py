@@ -6,6 +6,7 @@ Knows no torch and no tokenizer, so planning and training the bundled LM read ex
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -75,10 +76,8 @@ def python_stdlib() -> list[Document]:
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     found = []
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(_source_files(root)):
         parts = path.relative_to(root).parts
-        if SKIPPED_FOLDERS.intersection(parts[:-1]) or any(p.startswith(SKIPPED_PREFIXES) for p in parts):
-            continue
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -86,6 +85,13 @@ def python_stdlib() -> list[Document]:
         if len(text) >= 200:
             found.append(Document("/".join(parts), text))
     return list(drop_near_duplicates(found))
+
+
+def _source_files(root: Path) -> Iterator[Path]:
+    """Without a look into the folders that are left out: installed packages are often twenty times the library."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES)]
+        yield from (Path(folder, f) for f in files if f.endswith(".py") and not f.startswith(SKIPPED_PREFIXES))
 
 
 def text_files(path: str | None) -> list[Document]:

@@ -1,7 +1,7 @@
 """What training needs of memory, estimated before anything starts; and what the machine has.
 
 worker = its process + the language model + what it reads (a segment of the stream, the held-out set)
-         + the live members of its fleet (weights, gradients, two Adam moments) + the largest passing need of one of them.
+         + the live members of its fleet (weights, two Adam moments) + the largest passing need of one (gradient, latents).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PROCESS_BYTES, LM_LIBRARIES_BYTES = 0.3e9, 0.3e9
 SEGMENT_BATCHES = 32  # forward batches of one shuffled segment (activations/stream.py)
 BLOCK_TOKENS = 16384  # a branch stays to the end of the block it ends in (training/fleet.py)
 INFERENCE_TOKENS = 1024  # encoded at once when a dictionary is measured (sae/model.py)
-MEMBER_BYTES = 16  # a parameter: fp32 weight, gradient and two moments
+MEMBER_BYTES = 12  # a parameter: fp32 weight and two moments
+GRADIENT_BYTES = 4  # a parameter of the member that is stepping: the others use the same memory
 PASSING_BYTES = {"topk": 12, "relu_l1": 16}  # of a step, per token and latent; measured: 5 to 9 (AuxK on most latents) and 12
 
 Trunks = Sequence[Sequence[PlannedRun]]
@@ -49,11 +50,10 @@ def members_bytes(trunk: Sequence[PlannedRun]) -> float:
 
 
 def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
-    """What comes and goes with one trunk: latents of a step, or its checkpoint while it is read."""
+    """What comes and goes with one trunk: the gradient and the latents of a step."""
     science = trunk[0].science
     tokens = max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
-    step = PASSING_BYTES[science["sae"]["kind"]] * tokens * science["sae"]["n_latents"]
-    return max(step, 24 * n_params(trunk[0]) * live_members(trunk))
+    return PASSING_BYTES[science["sae"]["kind"]] * tokens * science["sae"]["n_latents"] + GRADIENT_BYTES * n_params(trunk[0])
 
 
 @cache

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ class Damaged(ValueError):
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Atomic: write aside in the same folder, fsync, rename. A crash leaves the old file or the new one, never a part."""
+    """Atomic, as write_whole."""
+    write_whole(path, lambda aside: aside.write_bytes(data))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Atomic: `write` makes a file aside in the same folder, then fsync and rename. A crash leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # not mkstemp, whose files only the owner may read
     try:
-        with aside.open("xb") as f:
-            f.write(data)
-            f.flush()
+        write(aside)
+        with aside.open("rb+") as f:
             os.fsync(f.fileno())
         os.replace(aside, path)
     except BaseException as e:

@@ -87,7 +87,7 @@ class TopK:
         sae, grads, memory, backend = trainable.sae, trainable.grads, trainable.memory, trainable.kernels
         n_tokens, n_latents = len(x), sae.n_latents
         x_enc = x - sae.b_dec
-        pre_acts = torch.addmm(sae.b_enc, x_enc, sae.W_enc, out=kernels.pre_acts_memory(n_tokens, n_latents))
+        pre_acts = kernels.pre_activations(x_enc, sae.W_enc, sae.b_enc, trainable.spec.precision)
         pairs = backend.top_k(pre_acts, self.k)
         minus_e, d_z = backend.errors(pairs, sae.W_dec, x_enc)  # x_hat - x: both sides lack b_dec
         active = pairs.values > 0
@@ -157,7 +157,7 @@ class ReluL1:
         """Forward and backward of one batch x [token, d_in]; sparsity_scale in [0, 1] is the warm-up of sparsity_coeff."""
         sae, grads, memory = trainable.sae, trainable.grads, trainable.memory
         norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
-        pre_acts = torch.addmm(sae.b_enc, x, sae.W_enc, out=kernels.pre_acts_memory(len(x), sae.n_latents))
+        pre_acts = kernels.pre_activations(x, sae.W_enc, sae.b_enc, trainable.spec.precision)
         price = norms * (sparsity_scale * self.sparsity_coeff / len(x))  # d loss / d f, [latent]
         sparse = bool(memory.last_l0 < SPARSE_BELOW * sae.n_latents)
         path = self._sparse if sparse else self._dense

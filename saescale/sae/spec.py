@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saescale.config import PRECISIONS
 from saescale.sae.sparsity import KINDS
 from saescale.science import default_dead_after_tokens, default_k_aux
 
@@ -18,6 +19,7 @@ class SAESpec:
     sparsity_coeff     lambda of the L1 term, with inputs at mean square norm d_in (relu_l1 only)
     aux_coeff, k_aux   weight and width of AuxK (topk only); k_aux None = the power of two nearest d_in / 2 (Gao et al. 2024)
     dead_after_tokens  silent this long = dead; None = min(10M, 100 n_latents / k) for topk, 10M for other kinds
+    precision          "float32", or "bfloat16": what the encoder multiplies in training is rounded (kernels.pre_activations)
     grad_clip          largest global norm of the gradient; None = never clipped
     Raises ValueError, one sentence, for a combination that means nothing.
     """
@@ -31,6 +33,7 @@ class SAESpec:
     k_aux: int | None = None
     dead_after_tokens: int | None = None
     grad_clip: float | None = 1.0
+    precision: str = "float32"
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -40,7 +43,7 @@ class SAESpec:
         """The spec of a run's science block."""
         sae, train = science["sae"], science["train"]
         own = {key: sae[key] for key in ("kind", "n_latents", "k", "sparsity_coeff", "aux_coeff", "k_aux")}
-        shared = {key: train[key] for key in ("dead_after_tokens", "grad_clip", "beta1", "beta2", "eps")}
+        shared = {key: train[key] for key in ("dead_after_tokens", "grad_clip", "precision", "beta1", "beta2", "eps")}
         return cls(d_in=science["lm"]["d_in"], **own, **shared)
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class SAESpec:
         for name in ("d_in", "n_latents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"sae.{name}={getattr(self, name)} must be at least 1.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"train.precision={self.precision!r} is not known: choose one of {', '.join(PRECISIONS)}.")
         KINDS[self.kind].check(self)
         self._check_optimiser()
         if self.k_aux is None:

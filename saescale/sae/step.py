@@ -16,7 +16,8 @@ STATISTICS = ("loss", "sum_sq_error", "l0", "grad_norm", "aux_loss")
 class Trainable:
     """An SAE that can take training steps. All of its state is in state_dict(); nothing is shared with another Trainable.
 
-    One flat vector each for parameters, gradients and the two Adam moments: 16 bytes a parameter.
+    One flat vector each for parameters and the two Adam moments: 12 bytes a parameter. The gradient lives in memory that all
+    Trainables of the process share, from compute_gradients to the update: every step writes it whole.
     """
 
     def __init__(self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu") -> None:
@@ -25,9 +26,7 @@ class Trainable:
         kind = KINDS[spec.kind].from_spec(spec)
         self.spec, self.backend, self.kernels = spec, backend, kernels.backend(backend)
         self.params = torch.empty(model.n_params(d_in, n_latents))
-        self.grad = torch.zeros_like(self.params)
         self.sae = model.views(kind, self.params, d_in, n_latents)
-        self.grads = model.views(kind, self.grad, d_in, n_latents)
         for name, tensor in sae.params().items():
             self.sae.params()[name].copy_(tensor)
         self.adam = optim.Adam.zeros(len(self.params))
@@ -37,6 +36,16 @@ class Trainable:
             torch.tensor(float(n_latents), dtype=torch.float64),
         )
         self.statistics = torch.zeros(len(STATISTICS) + 1, dtype=torch.float64)  # sums since last read, then steps
+
+    @property
+    def grad(self) -> Tensor:
+        """[n_params], as the last compute_gradients of this process left it."""
+        return kernels.scratch("grad", self.params.shape)
+
+    @property
+    def grads(self) -> SAE:
+        """The same memory, by parameter."""
+        return model.views(self.sae.kind, self.grad, self.spec.d_in, self.spec.n_latents)
 
     @classmethod
     def create(cls, spec: SAESpec, seed: int, sample: InputSample, backend: str = "cpu") -> "Trainable":

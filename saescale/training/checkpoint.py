@@ -8,15 +8,18 @@ so that a larger budget added later continues it.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saescale.records.store import Damaged, read_json, write_bytes, write_json
+from saescale.records.store import Damaged, read_json, write_json, write_whole
 
 TRUNK = "trunk"
 KEPT = 2
@@ -35,13 +38,30 @@ class Checkpoint:
 
 def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> None:
     name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
-    data = save({f"{member}/{k}": t.contiguous() for member, state in checkpoint.states.items() for k, t in state.items()})
-    write_bytes(folder / f"{name}.safetensors", data)
+    tensors = {f"{member}/{k}": t for member, state in checkpoint.states.items() for k, t in state.items()}
+    data = folder / f"{name}.safetensors"
+    write_whole(data, lambda aside: _save(tensors, aside))
     write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
                                          "seconds": dict(checkpoint.seconds), "kernels": checkpoint.kernels,
-                                         "sha256": hashlib.sha256(data).hexdigest()})
+                                         "sha256": _sha256(data)})
     if not is_end:
         _drop_older(folder)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """From where the tensors lie to the file, without a copy of them in memory. Raises OSError for a full disk."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as e:  # it hides the system's error in its words
+        found = re.search(r"os error (\d+)", str(e))
+        if found is None:
+            raise
+        raise OSError(int(found.group(1)), os.strerror(int(found.group(1)))) from e
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _drop_older(folder: Path) -> None:
@@ -86,11 +106,10 @@ def _reaches(meta: Mapping[str, Any], forks: Mapping[str, int]) -> bool:
 
 
 def _load(path: Path, meta: Mapping[str, Any]) -> Checkpoint:
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != meta["sha256"]:
+    if _sha256(path) != meta["sha256"]:
         raise Damaged(f"{path.name} does not match its checksum")
     states: dict[str, dict[str, Tensor]] = {member: {} for member in meta["members"]}
-    for name, tensor in load(data).items():
+    for name, tensor in load_file(path).items():
         member, _, key = name.partition("/")
         states[member][key] = tensor
     return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}), meta.get("kernels", "cpu"))

@@ -124,7 +124,9 @@ def train_job(job: Job) -> int:
     bench = Bench(job.store, shared["science"], job.content["execution"])
     locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks}
     try:
-        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id])]
+        give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
+        # never 0: whoever waits at all also outwaits the silence of an owner on another host
+        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id], max(0.1, give_up - time.monotonic()))]
         for trunk in trunks:
             restore(job, trunk, bench)
         train_fleet(job, trunks, bench, locks)
@@ -147,9 +149,9 @@ def open_trunks(job: Job, configs: dict[str, Any]) -> list[Trunk]:
     return list(trunks.values())
 
 
-def take(job: Job, trunk: Trunk, lock: Lock) -> bool:
+def take(job: Job, trunk: Trunk, lock: Lock, wait_s: float) -> bool:
     """Lock the trunk, waiting out the last moments of a dying job; leave it to whoever goes on training it."""
-    holder = lock.acquire(LOCK_WAIT_S)
+    holder = lock.acquire(wait_s)
     if holder is not None:
         print(f"{trunk.trunk_id} is being trained by {holder}: left to it.", file=sys.stderr)
         return False

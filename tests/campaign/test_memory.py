@@ -38,8 +38,8 @@ def test_live_members_are_the_trunk_and_the_branches_open_at_the_same_time():
     assert memory.live_members([run(1000), run(1300), run(2000)]) == 2  # each ends before the next forks
 
 
-def test_a_member_is_its_weights_gradients_and_both_moments():
-    assert memory.members_bytes([run(1000)]) == 2 * (16 * (2 * D * 1000 + 1000 + D) + 8 * 1000)
+def test_a_member_is_its_weights_and_both_moments_and_only_the_stepping_one_has_a_gradient():
+    assert memory.members_bytes([run(1000)]) == 2 * (12 * (2 * D * 1000 + 1000 + D) + 8 * 1000)
 
 
 def test_a_worker_needs_more_for_every_trunk_and_more_for_a_language_model():

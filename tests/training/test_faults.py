@@ -183,3 +183,32 @@ def test_a_disk_that_fills_while_training_stops_with_exit_3_and_nothing_is_damag
     code, said = finished(start(on_disk, "cluster=local", "cluster.workers=1", "cluster.checkpoint_s=0"))
     assert code == 0, said
     assert on_disk.left_by(on_disk.plan()) == undisturbed
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from saescale.records.lock import Lock
+held = [Lock(Path(p)) for p in sys.argv[1:]]
+assert not any(lock.acquire() for lock in held)
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_job_waits_once_for_all_the_trunks_that_others_hold(bed, monkeypatch):
+    from saescale.training import train
+
+    monkeypatch.setattr(train, "LOCK_WAIT_S", 1.0)
+    plan = bed.plan("seed=0,1,2,3")
+    trunks = sorted({r.trunk_id for r in plan.runs})
+    assert len(trunks) == 4
+    locks = [str(bed.store.trunk_dir(t) / "lock") for t in trunks]
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, *locks], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "4\n"
+    begun = time.monotonic()
+    outcome = bed.launch("seed=0,1,2,3")
+    waited = time.monotonic() - begun
+    holder.communicate("")
+    assert outcome.exit_code != 0
+    assert waited < 3.5, "it waited for every trunk in turn"

@@ -15,6 +15,7 @@ version of the losses that the tests compare with.
 Which backend computes is an execution setting, but bits depend on it: a trunk keeps the one it began with.
 """
 
+import math
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -70,15 +71,29 @@ def backend(name: str = "cpu") -> ModuleType:
     return import_module(f"saescale.sae.kernels.{resolve(name)}")
 
 
-_pre_acts = torch.empty(0)
+def pre_activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, precision: str) -> Tensor:
+    """x W_enc + b_enc: [token, latent] fp32, in memory that the next step of any SAE of this process overwrites.
+
+    precision "bfloat16": x and W_enc are rounded to bf16 for this product, which accumulates in fp32 and is rounded to bf16 too;
+    bias and result are fp32. What the encoder multiplies is the only thing this rounds: weights, decoder and gradients stay fp32.
+    """
+    shape = (len(x), W_enc.shape[1])
+    out = scratch("pre_acts", shape)
+    if precision == "float32":
+        return torch.addmm(b_enc, x, W_enc, out=out)
+    rounded = torch.mm(x.bfloat16(), W_enc.bfloat16(), out=scratch("rounded", shape, torch.bfloat16))
+    return out.copy_(rounded).add_(b_enc)
 
 
-def pre_acts_memory(n_tokens: int, n_latents: int) -> Tensor:
-    """[token, latent], overwritten by the next step of any SAE of this process, which step one after another.
+_scratch: dict[str, Tensor] = {}
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory called `name` [shape], shared by all SAEs of this process, which step one after another: what it holds is undefined.
 
     Fresh memory of this size comes from the operating system page by page, which took 15 % of the time of the encoder matmul.
     """
-    global _pre_acts
-    if len(_pre_acts) < n_tokens * n_latents:
-        _pre_acts = torch.empty(n_tokens * n_latents)
-    return _pre_acts[: n_tokens * n_latents].view(n_tokens, n_latents)
+    size = math.prod(shape)
+    if name not in _scratch or len(_scratch[name]) < size:
+        _scratch[name] = torch.empty(size, dtype=dtype)
+    return _scratch[name][:size].view(shape)
