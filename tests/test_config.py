@@ -171,7 +171,7 @@ def test_a_negative_budget_is_refused():
 
 @pytest.mark.parametrize(("key", "value", "choice"), [
     ("sae.kind", "gated", "relu_l1, topk"), ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
-    ("cluster.kind", "slurm", "inprocess, local"), 
+    ("cluster.kind", "pbs", "inprocess, local, slurm"), 
     ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
     assert choice in refused({key: value})
