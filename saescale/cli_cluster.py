@@ -118,6 +118,8 @@ def probe(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS
 def conclude(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """Collect, fit, draw and report what is there: the job that ends a launch on a cluster."""
     from saescale import screen, screen_status
+    from saescale.campaign.plan import saved_runs
+    from saescale.campaign.sweep import load
     from saescale.records.store import Store
     from saescale.study import Study
 
@@ -125,7 +127,8 @@ def conclude(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
     table = study.collect()
     screen.say(f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.", None)
     if (table.state == "done").any():
-        screen_status.say_estimate(plan_of(sweep, overrides, store, save_it=False)[0].runs, Store(store.absolute()))
+        at = Store(store.absolute())
+        screen_status.say_estimate(saved_runs(load(sweep, overrides or []), at) or (), at)
         study.fit()
         study.figures()
         screen.say(f"report: {study.report()}", None)

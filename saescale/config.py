@@ -227,8 +227,8 @@ def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     values = {}
     for name, kind in hints.items():
         if name not in given:
-            if hasattr(cls, name):  # the dataclass has a default
-                continue
+            if hasattr(cls, name) or cls.__dataclass_fields__[name].default_factory is not dataclasses.MISSING:
+                continue  # the dataclass has a default
             raise ValueError(f"{prefix}{name} is missing. Set it in conf/ or as an override.")
         values[name] = _typed(kind, given[name], f"{prefix}{name}")
     return cls(**values)

@@ -46,6 +46,10 @@ EXECUTION_KEYS = {
     "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
     "budget.tolerance": 0.5, "budget.min_steps": 1,
     "budget.min_warmups": 0, "activations.source": "live",
+    "cluster.job": {"gpus": 8, "gpu_type": "h100", "cpus": 4, "memory": "9G", "time": "9h", "partition": "gpu"},
+    "cluster.rules": [{"when": "n_latents > 9", "memory": "99G"}],
+    "cluster.slurm": {"account": "lab", "qos": None, "constraint": None, "setup": ["module load x"], "environment": {"A": "b"},
+                      "max_array_size": 9, "max_submit": 9, "signal_delay_s": 9},
 }
 
 

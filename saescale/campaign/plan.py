@@ -64,7 +64,8 @@ class Plan:
                 "plan_hash": self.plan_hash, "concepts": dict(self.sweep.concepts),
                 "n_train_tokens": self.n_train_tokens,
                 "runs": [{"run_id": r.run_id, "trunk_id": r.trunk_id, "grids": list(r.grids), "target_flops": r.target_flops,
-                          "flops_dense": r.flops_dense, "steps": r.steps, "science": dict(r.science)} for r in self.runs],
+                          "flops_dense": r.flops_dense, "steps": r.steps, "tokens_per_s": r.tokens_per_s,
+                          "science": dict(r.science)} for r in self.runs],
                 "excluded": list(self.excluded)}
 
 
@@ -190,9 +191,9 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
 
 def asked(sweep: Sweep) -> str:
     """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
-    files = sorted(project_folder("conf").rglob("*.yaml"))
+    folder = project_folder("conf")
     return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
-                            "conf": [[str(p), p.read_text()] for p in files]})
+                            "conf": [[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.yaml"))]})
 
 
 def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:
@@ -203,7 +204,8 @@ def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:
     found = read_json(store.sweep_dir(sweep.folder_name) / "plan.json")
     if not isinstance(found, dict) or found.get("asked") != asked(sweep):
         return None
-    return tuple(PlannedRun(r["run_id"], r["trunk_id"], tuple(r["grids"]), r["target_flops"], r["science"], {})
+    return tuple(PlannedRun(r["run_id"], r["trunk_id"], tuple(r["grids"]), r["target_flops"], r["science"], {},
+                            r["tokens_per_s"])
                  for r in found["runs"])
 
 

@@ -38,9 +38,10 @@ def fork_step(run: PlannedRun) -> int:
 
 
 def shape(science: Any) -> str:
-    """What the speed of a step depends on: the kind, the widths, the batch."""
+    """What the speed of a step depends on: the kind, the widths, the batch, the precision."""
     s = science
-    return f"{s['sae']['kind']} d_in={s['lm']['d_in']} n_latents={s['sae']['n_latents']} batch={s['train']['batch_tokens']}"
+    return (f"{s['sae']['kind']} d_in={s['lm']['d_in']} n_latents={s['sae']['n_latents']} batch={s['train']['batch_tokens']} "
+            f"{s['train']['precision']}")
 
 
 def step_seconds(run: PlannedRun) -> float:

@@ -125,7 +125,8 @@ def train_job(job: Job) -> int:
     locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks}
     try:
         give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
-        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id], max(0.0, give_up - time.monotonic()))]
+        # never 0: whoever waits at all also outwaits the silence of an owner on another host
+        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id], max(0.1, give_up - time.monotonic()))]
         for trunk in trunks:
             restore(job, trunk, bench)
         train_fleet(job, trunks, bench, locks)
