@@ -11,9 +11,30 @@ FIGURES: dict[str, str] = {
     "isoflop_valleys": "analysis.figures.isoflop_valleys:draw",
     "optimal_allocation": "analysis.figures.optimal_allocation:draw",
     "quality_vs_compute": "analysis.figures.quality_vs_compute:draw",
+    "law_fit": "analysis.figures.law_fit:draw",
+    "residuals": "analysis.figures.residuals:draw",
+    "valleys": "analysis.figures.valleys:draw",
+    "split": "analysis.figures.split:draw",
+    "exponents": "analysis.figures.exponents:draw",
+    "learning_rate": "analysis.figures.learning_rate:draw",
+    "firing": "analysis.figures.firing:draw",
     "concept_presence": "analysis.figures.presence:draw",
 }
-SWEEP_FIGURES = tuple(name for name in FIGURES if name != "concept_presence")  # these draw (table, fits)
+SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
+LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
+MORE_FIGURES = ("learning_rate", "firing")  # (table, fits) of a sweep that has them
+
+
+def for_sweep(fits: dict) -> tuple[str, ...]:
+    """The figures that a sweep's fits have something to say in."""
+    blocks = {"law_fit": "surface", "residuals": "surface", "split": "allocation", "learning_rate": "learning_rate"}
+
+    def filled(name: str) -> bool:
+        block = fits.get(blocks.get(name, name))
+        return bool(block) and not (isinstance(block, dict) and ("reason" in block or block.get("sizes") == []))
+
+    shown = [name for name in LAW_FIGURES if name != "valleys" and filled(name)]  # a sweep has its own valleys
+    return (*(SWEEP_FIGURES if fits["budgets"] else ()), *shown, *(name for name in MORE_FIGURES if filled(name)))
 
 
 def load(name: str):
