@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from saescale import laws
+from saescale.laws import RUNS, Overrides, StoreRoot
+
 app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a file in sweeps/.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides in Hydra's grammar.")]
-StoreRoot = Annotated[Path, typer.Option("--store", envvar="SAESCALE_STORE", help="Where runs are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-RUNS = Path("runs")
 
 
 @app.command()
@@ -80,15 +80,9 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
         f"saescale fit {_again(sweep, overrides, store)}")
 
 
-@app.command()
-def fit(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
-    """Fit the laws of a collected sweep and write fits.json."""
-    from saescale import screen
-    from saescale.study import Study
-
-    study = Study.of(sweep, overrides or [], store)
-    fits = study.fit()
-    _print_json(fits) if json else screen.show_laws(study.exponents(fits), f"saescale figures {_again(sweep, overrides, store)}")
+app.command()(laws.fit)
+app.command()(laws.isoflop)
+app.command()(laws.predict)
 
 
 @app.command()

@@ -8,12 +8,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
-FLOORS = {"cli": 5, "screen": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
+FLOORS = {"cli": 5, "screen": 5, "study": 5, "laws": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "flops": 0,
           "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
 ROOMS = {"hydra": {"saescale/campaign/sweep.py"}, "omegaconf": {"saescale/campaign/sweep.py"},
-         "transformer_lens": {"saescale/activations/lm.py"}, "typer": {"saescale/cli.py"}, "rich": {"saescale/screen.py"}}
+         "transformer_lens": {"saescale/activations/lm.py"}, "typer": {"saescale/cli.py", "saescale/laws.py"},
+         "rich": {"saescale/screen.py"}}
 
 
 def files():
@@ -80,7 +81,7 @@ def test_campaign_never_imports_training():
 
 def test_only_the_door_and_the_study_import_analysis():
     users = {wing_of(p) for p in files() for n in imports(p) if n.split(".")[0] == "analysis"}
-    assert users <= {"cli", "study", "analysis"}
+    assert users <= {"cli", "study", "laws", "analysis"}
 
 
 def test_analysis_meets_saescale_only_at_records_and_the_ground():
@@ -89,7 +90,7 @@ def test_analysis_meets_saescale_only_at_records_and_the_ground():
 
 
 def test_campaign_config_and_records_name_no_torch():
-    light = {"campaign", "records", "config", "identity", "science", "flops", "cli", "screen", "study", "analysis"}
+    light = {"campaign", "records", "config", "identity", "science", "flops", "cli", "screen", "study", "laws", "analysis"}
     assert not [(str(p), n) for p in files() if wing_of(p) in light for n in imports(p)
                 if n.split(".")[0] in ("torch", "transformers", "transformer_lens")]
 
