@@ -206,7 +206,7 @@ def test_predict_writes_a_sweep_that_can_be_planned_and_never_over_another(saesc
 
 
 def test_the_sizes_of_a_follow_up_lie_an_octave_around_the_prediction():
-    assert sizes(1024) == [512, 720, 1024, 1456, 2048] and sizes(20) == [16, 32, 48]
+    assert sizes(1024) == [512, 720, 1024, 1456, 2048] and sizes(20) == [10, 14, 20, 28, 40]
 
 
 def test_a_follow_up_takes_the_overrides_along_and_enough_tokens(project):

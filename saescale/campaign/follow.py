@@ -32,8 +32,9 @@ def write_follow_up(path: Path, like: Sweep, flops: float, n_latents: float, d_i
 
 
 def sizes(n_latents: float) -> list[int]:
-    """Half an octave apart, rounded to a multiple of 16, each once."""
-    return sorted({max(MULTIPLE, MULTIPLE * round(n_latents * 2**step / MULTIPLE)) for step in STEPS})
+    """Half an octave apart, each once; rounded to a multiple of 16, or of less where that would merge them."""
+    multiple = max(1, min(MULTIPLE, int(n_latents / MULTIPLE)))
+    return sorted({max(multiple, multiple * round(n_latents * 2**step / multiple)) for step in STEPS})
 
 
 def _text(like: Sweep, flops: float, around: Sequence[int], d_in: int) -> str:
