@@ -9,8 +9,14 @@ from importlib import import_module
 _WHERE = {
     "FitResult": "analysis.result",
     "Law": "analysis.laws",
+    "allocation": "analysis.allocate",
     "compare": "analysis.selection",
     "fit": "analysis.estimate",
+    "frontier": "analysis.hull",
+    "isoflop": "analysis.isoflops",
+    "points": "analysis.reading",
+    "predict": "analysis.forecast",
+    "read_points": "analysis.reading",
 }
 __all__ = sorted(_WHERE)
 

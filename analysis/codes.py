@@ -79,3 +79,26 @@ STATUSES = {
     "too_few_sizes": "fewer than three sizes have results",
     "vertex_outside": "the fitted minimum lies outside the sampled sizes",
 }
+
+# Of analysis.isoflop, frontier, allocation and predict, for any table.
+WARNINGS |= {
+    "allocations_disagree": "Two of the three estimates of how size should grow with compute differ by more than their paired"
+    " 95 % interval: at least one of them rests on a wrong assumption. Trust none before you know which.",
+    "budgets_unresolved": "At least one budget has no resolved minimum: too few sizes, none on one side, or a valley as flat as"
+    " its noise. It is left out of every exponent and drawn hollow.",
+    "exponents_do_not_add_up": "The exponents of size and tokens, fitted apart, do not add up to 1 within 0.05: compute is not"
+    " proportional to size times tokens here, or the valleys are badly resolved.",
+    "far_extrapolation": "The prediction lies more than one decade outside what was measured: its interval holds the scatter of"
+    " the data, not the chance that the law changes on the way.",
+    "fewer_than_3_resolved": "Fewer than three budgets have a resolved minimum, so there is no exponent: a line through two"
+    " points always fits. Add budgets, or sizes to those there are.",
+    "frontier_too_short": "Fewer than five runs lie on the frontier of loss against compute: it gives no exponent.",
+    "frontier_unstable": "More than 5 % of the resamples had fewer than three runs on the frontier.",
+    "no_interval": "The fit did not pass its certificate, so no interval is given: do not use the number.",
+    "optimum_not_interior": "In more than 5 % of the draws the surface has no optimum inside: the split is not determined.",
+    "points_repeated": "Some rows agree in size, tokens and loss to the last digit: if they are one run, it counts twice.",
+}
+STATUSES |= {
+    "curvature_uncertain": "the curvature is not known to better than half of itself: the valley may be flat",
+    "fewer_than_5_sizes": "fewer than five sizes",
+}

@@ -14,6 +14,7 @@ from analysis import formula
 from analysis.laws import Law
 
 _BOUND_LOW_SHARE, _BOUND_HIGH_SHARE = 0.1, 0.9
+_CENTRED = 1e8  # condition number beyond which dividing the columns did not centre the features but flattened them
 _GONE = 25.0  # a centred coefficient this far (in ln) below the lowest y is as good as zero
 
 
@@ -144,7 +145,7 @@ def _term_jet(text: str, names: tuple[str, ...], columns: dict, seed: float) -> 
 
 
 def _centring(law: Law, columns: dict, features: np.ndarray) -> np.ndarray:
-    """M with features @ M = the same features of columns divided by their geometric means; identity if there is none.
+    """M with features @ M = the same features of columns divided by their geometric means, or with each term's mean taken off.
 
     Solved by least squares over the rows of all terms at once; exact when the law holds the main effects of its products.
     """
@@ -155,8 +156,11 @@ def _centring(law: Law, columns: dict, features: np.ndarray) -> np.ndarray:
     back, used = np.eye(features.shape[-1]), np.abs(features).max(axis=(0, 1)) > 0
     flat, target = (array[:, :, used].reshape(-1, used.sum()) for array in (features, wanted))
     found, _, rank, _ = np.linalg.lstsq(flat, target, rcond=1e-12)
-    if rank == used.sum() and np.abs(flat @ found - target).max() <= 1e-8 * (1 + np.abs(target).max()):
+    exact = rank == used.sum() and np.abs(flat @ found - target).max() <= 1e-8 * (1 + np.abs(target).max())
+    if exact and np.linalg.cond(found) < _CENTRED:
         back[np.ix_(used, used)] = np.where(np.abs(found) < 1e-9, 0.0, found)
+    else:  # a column beside a constant, as in (D + 1e9)**-beta: take the mean slope of each term into its coefficient
+        back[: len(law.terms), len(law.terms) :] = -features[:, :, len(law.terms) :].mean(axis=1)
     return back
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_triage
+from saescale import cli_cluster, cli_laws, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -45,15 +45,9 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
         f"saescale fit {_again(sweep, overrides, store)}")
 
 
-@app.command()
-def fit(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
-    """Fit the laws of a collected sweep and write fits.json."""
-    from saescale import screen
-    from saescale.study import Study
-
-    study = Study.of(sweep, overrides or [], store)
-    fits = study.fit()
-    _print_json(fits) if json else screen.show_laws(study.exponents(fits), f"saescale figures {_again(sweep, overrides, store)}")
+app.command()(cli_laws.fit)
+app.command()(cli_laws.isoflop)
+app.command()(cli_laws.predict)
 
 
 @app.command()

@@ -9,7 +9,8 @@ from typing import Any
 from saescale import identity
 from saescale.records.store import Damaged, read_json, write_json
 
-RESULT, STATUS, CONFIG, METRICS, FIRST_FIRED = "result.json", "status.json", "config.json", "metrics.jsonl", "first_fired.npy"
+RESULT, STATUS, CONFIG, METRICS = "result.json", "status.json", "config.json", "metrics.jsonl"
+FIRST_FIRED, FIRE_COUNTS = "first_fired.npy", "fire_counts.npy"
 SCHEMA = 1
 REQUIRED = ("schema", "run_id", "trunk_id", "fingerprint", "science", "metrics", "flops", "n_tokens")
 

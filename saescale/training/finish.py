@@ -70,15 +70,16 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     run_dir = job.store.run_dir(run_id)
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
-    numbers, first = evaluate(member.trainable.sae, bench.held_out)
+    numbers, firing = evaluate(member.trainable.sae, bench.held_out)
     numbers |= solved(science, member.trainable)
     if is_synthetic(science):
         numbers |= recovery(member.trainable.sae, science)
     export.save(member.trainable.sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
                 "model_name": (science["lm"]["revision"] or "synthetic")[:12], "context_size": science["data"].get("n_ctx")})
-    buffer = io.BytesIO()
-    np.save(buffer, first.numpy(), allow_pickle=False)
-    write_bytes(run_dir / record.FIRST_FIRED, buffer.getvalue())
+    for name, values in ((record.FIRST_FIRED, firing.first), (record.FIRE_COUNTS, firing.count)):
+        buffer = io.BytesIO()
+        np.save(buffer, values.numpy(), allow_pickle=False)
+        write_bytes(run_dir / name, buffer.getvalue())
     d_in, sae, n_tokens = science["lm"]["d_in"], science["sae"], science["train"]["n_tokens"]
     record.write_result(run_dir, {
         "schema": record.SCHEMA, "run_id": run_id, "trunk_id": trunk.trunk_id, "science": science,
