@@ -22,6 +22,7 @@ from analysis.surface import Surface
 _STEP = 0.5  # in units of the signed root of the statistic
 _WALK, _REFINE = 60, 4
 _STRENGTH = 100.0  # of the pull, in units of the objective's own curvature along q
+_FOLLOWED, _STRONGEST = 0.7, 1e9  # share of a step that must be made, else ten times the pull, up to this
 _CONVERGED = 1e-6
 _FAR = 30.0  # a coefficient that fell by this much in ln is zero
 
@@ -119,6 +120,7 @@ class _Lines:
         self.problem = Problem(over, rows.ln_y[None], np.ones((1, rows.n_rows)), objective)
         self.least = float(solve(self.problem, inside[None]).value[0])
         self.start = inside
+        self.strength = _STRENGTH * self.unit / self.se**2
 
     def of(self, which: np.ndarray, points: np.ndarray):
         """Value, gradient and curvature of each problem's own quantity."""
@@ -131,8 +133,7 @@ class _Lines:
 
     def reach(self, lines: np.ndarray, target: np.ndarray, points: np.ndarray):
         """Points of the profile near `target`: (point, value reached, root of the statistic, whether it converged)."""
-        strength = _STRENGTH * self.unit[lines] / self.se[lines] ** 2
-        pull = Pull(self.of, target, strength, self.which[lines])
+        pull = Pull(self.of, target, self.strength[lines], self.which[lines])
         found = solve(Problem(self.over, self.problem.ln_y, self.problem.weights, self.problem.objective, pull), points)
         z = np.sqrt(np.maximum(2 * (found.value - self.least) / self.unit[lines], 0.0))
         return found.points, self.of(self.which[lines], found.points)[0], z, found.cosine <= _CONVERGED
@@ -154,8 +155,12 @@ class _Lines:
             for k in np.flatnonzero(crossed):
                 i = active[k]
                 ends[i] = self._cross(i, (points[i], value[i], z[i]), (there[k], reached[k], root[k]), t)
-            moved = np.abs(reached - value[active]) > 0.01 * step[active]
-            pace = (root - z[active]) / np.maximum(np.abs(reached - value[active]), 1e-300)
+            went = np.abs(reached - value[active])
+            weak = went < _FOLLOWED * step[active]  # the profile has become steeper than the pull is strong
+            self.strength[active[weak]] *= 10.0
+            moved = weak | (went > 0.01 * step[active])
+            moved &= self.strength[active] < _STRONGEST * self.unit[active] / self.se[active] ** 2
+            pace = (root - z[active]) / np.maximum(went, 1e-300)
             step[active] = np.clip(_STEP / np.maximum(pace, 1e-300), 0.2 * step[active], 2.0 * step[active])
             points[active], value[active], z[active] = there, reached, root
             is_ln = np.array([self.quantities[q].is_ln for q in self.which[active]])

@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=40, help="plain resamples that are timed")
     parser.add_argument("--designs", type=int, default=500, help="simulated designs of the coverage study")
     parser.add_argument("--draws", type=int, default=300, help="bootstrap draws of each")
+    parser.add_argument("--only", help="one step: speed, convergence, large, identifiability or coverage; the others are kept")
     asked = parser.parse_args()
     table, name = epoch_table()
     versions = ", ".join(f"{library} {metadata.version(library)}" for library in ("numpy", "scipy"))
@@ -244,6 +245,9 @@ def main() -> None:
         "identifiability": lambda: identifiability(min(300, asked.designs)),
         "coverage": lambda: coverage(table, asked.designs, asked.draws),
     }
+    if asked.only:
+        found = json.loads((RESULTS / "fit.json").read_text()) | found
+        steps = {asked.only: steps[asked.only]}
     for step, call in steps.items():
         found[step] = call()
         print(step, json.dumps(found[step]), flush=True)

@@ -78,6 +78,7 @@ def test_the_profile_of_a_floor_is_as_wide_as_the_range_is_short(decades, points
         high = np.inf if high is None else high
         spans.append(high - low)
         hits += low <= 1 <= high
+    assert np.isfinite(spans).all()
     assert 0.65 * span < np.median(spans) < 1.4 * span
     assert hits >= designs - 3
 
