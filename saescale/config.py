@@ -105,8 +105,9 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`memory_gb`: what all workers together may use (null: what the machine has free). `job`, `rules` and `slurm` are what
-    only kind=slurm reads: the request of a job, other requests by rule, and the site."""
+    """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
+    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one. `job`,
+    `rules` and `slurm` are what only kind=slurm reads: the request of a job, other requests by rule, and the site."""
 
     kind: str
     workers: int
@@ -115,6 +116,8 @@ class ClusterConfig:
     kernels: str
     checkpoint_s: float
     log_every_tokens: int
+    ranks: int = 1
+    shard_above_gb: float | None = None
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
@@ -173,8 +176,9 @@ def _check_choices(c: Config) -> None:
 
 def _check_ranges(c: Config) -> None:
     at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
-                    "eval.ce_tokens", "cluster.workers", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux",
-                    "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens")
+                    "eval.ce_tokens", "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens",
+                    "sae.k_aux", "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents",
+                    "train.dead_after_tokens")
     positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb")
     not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
                     "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
@@ -188,6 +192,12 @@ def _check_ranges(c: Config) -> None:
     for key, seed in (("seed", c.seed), ("data_seed", c.data_seed)):
         if seed >= 2**63:
             raise ValueError(f"{key}={seed} is out of range: it must be below 2**63.")
+    if c.cluster.shard_above_gb is not None and c.cluster.shard_above_gb < 0:
+        raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 (deal all trunks over "
+                         "the ranks) or more, or null.")
+    if c.cluster.ranks > c.sae.n_latents:
+        raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents={c.sae.n_latents}: a rank holds at least one "
+                         f"latent. Choose cluster.ranks <= {c.sae.n_latents}.")
     if c.data.n_ctx < 2:
         raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
 

@@ -22,6 +22,7 @@ class KindFacts:
     bandwidth           default width of the step function's estimator, in units of sqrt(d_in) if `bandwidth_by_norm`
     pair_products       products by d_in of a step for every (token, latent) pair it works on, beside the encoder's
     passing_bytes       memory a dense step needs for a while, per token and latent; measured: 8 with k, else 18, 20, 29 and 31
+    reconstructions     of a step, which ranks that share one SAE must sum; AuxK not counted
     selects_over_batch  what a token keeps depends on the whole batch: it must not be trained in microbatches
     """
 
@@ -32,6 +33,7 @@ class KindFacts:
     bandwidth_by_norm: bool = False
     pair_products: int = 4
     passing_bytes: int = 16
+    reconstructions: int = 1
     selects_over_batch: bool = False
 
     @property
@@ -44,10 +46,11 @@ TOP_K = frozenset({"k", "aux_coeff", "k_aux"})
 PENALTY = frozenset({"sparsity_coeff", "target_l0"})
 KINDS = {
     "batchtopk": KindFacts(TOP_K, aux_coeff=1 / 32, passing_bytes=12, selects_over_batch=True),
-    "gated": KindFacts(PENALTY, vectors=2, pair_products=6, passing_bytes=34),
+    "gated": KindFacts(PENALTY, vectors=2, pair_products=6, reconstructions=2, passing_bytes=34),
     "jumprelu": KindFacts(PENALTY | {"bandwidth"}, vectors=1, bandwidth=1e-3, bandwidth_by_norm=True, passing_bytes=24),
     "jumprelu_tanh": KindFacts(PENALTY | {"bandwidth", "aux_coeff"}, vectors=1, aux_coeff=3e-6, bandwidth=2.0, passing_bytes=36),
-    "matryoshka": KindFacts(TOP_K, aux_coeff=1 / 32, pair_products=5, passing_bytes=12, selects_over_batch=True),
+    "matryoshka": KindFacts(TOP_K, aux_coeff=1 / 32, pair_products=5, reconstructions=5, passing_bytes=12,
+                             selects_over_batch=True),
     "relu_l1": KindFacts(PENALTY, passing_bytes=20),
     "topk": KindFacts(TOP_K, aux_coeff=1 / 32, passing_bytes=12),
 }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import explain, memory, price
+from saescale.campaign import explain, memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.groups import groups as resource_groups
 from saescale.campaign.launch import Outcome
@@ -98,8 +98,9 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
                       f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
                       f"({saved:.0%} saved)", soft_wrap=True)
         console.print(escape(price.sharing(todo)), soft_wrap=True)
-        console.print(escape(memory.summary(fleets(todo, plan.cluster), plan.cluster)), soft_wrap=True)
-        for line in group_lines(plan, todo):
+        packed = fleets(todo, plan.cluster)
+        for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
+                     *group_lines(plan, todo)):
             console.print(escape(line), soft_wrap=True)
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
@@ -157,7 +158,7 @@ def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
     return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)},
                   "memory": {"needed_gb": memory.peak_bytes(packed, plan.cluster) / 1e9,
                              "available_gb": memory.limit_bytes(plan.cluster) / 1e9, "n_fleets": len(packed)},
-                  "sharing": price.sharing(todo)}
+                  "ranks": placement.described(packed, plan.cluster), "sharing": price.sharing(todo)}
 
 
 def show_outcome(outcome: Outcome, again: str) -> None:

@@ -6,6 +6,8 @@ are shuffled together. Cached and live activations give the same batches, since 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,11 +15,14 @@ from torch import Tensor
 from saescale.activations.live import Source
 
 SEGMENT_BATCHES = 32
+Load = Callable[[list[int]], list[Tensor]]
 
 
 class Stream:
-    def __init__(self, source: Source, data_seed: int, scale: float) -> None:
+    def __init__(self, source: Source, data_seed: int, scale: float, load: Load | None = None) -> None:
+        """`load` gives forward batches by index; None: from `source`, one after another."""
         self.source, self.data_seed, self.scale = source, data_seed, scale
+        self.load = load or (lambda indices: [source.batch(i) for i in indices])
         self.epoch_tokens = int(source.counts.sum())
         self._order: tuple[int, np.ndarray, np.ndarray] | None = None
         self._segment: tuple[tuple[int, int], Tensor] | None = None
@@ -51,7 +56,7 @@ class Stream:
             self._segment = None  # free the last one first: a segment is the largest thing in memory
             order, _ = self._epoch(epoch)
             chosen = order[index * SEGMENT_BATCHES:(index + 1) * SEGMENT_BATCHES]
-            rows = torch.cat([self.source.batch(int(i)) for i in chosen])
+            rows = torch.cat(self.load([int(i) for i in chosen]))
             shuffled = torch.from_numpy(_generator(self.data_seed, epoch, index + 1).permutation(len(rows)))
             self._segment = ((epoch, index), rows[shuffled].mul_(self.scale))
         return self._segment[1]

@@ -45,10 +45,10 @@ def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[Plan
     for group in grouped(runs, lambda r: f"{fleet_key(r)} {request(r)}").values():
         room = memory.room_bytes(cluster, request(group[0]))
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
-        shared = memory.shared_bytes(trunks[0][0])
+        shared = cluster.ranks * memory.shared_bytes(trunks[0][0])
         bins = [Bin() for _ in range(min(cluster.workers, len(trunks)))]
         for trunk in trunks:
-            members, passing = memory.members_bytes(trunk), memory.passing_bytes(trunk)
+            members, passing = memory.members_bytes(trunk), cluster.ranks * memory.passing_bytes(trunk)
             fitting = [b for b in bins if not b.runs or shared + b.members + members + max(b.passing, passing) <= room]
             if not fitting:
                 bins.append(Bin())

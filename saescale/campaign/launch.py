@@ -13,11 +13,12 @@ from typing import Any
 
 from saescale.activations import tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import local, memory, price
+from saescale.campaign import local, memory, placement, price
 from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets, grouped
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, states
+from saescale.config import ClusterConfig
 from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
@@ -64,9 +65,10 @@ def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = Fal
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    messages = _run(plan, store, harvest_jobs(todo, store, plan.cluster.workers), "harvest", progress)
+    processes = plan.cluster.workers * plan.cluster.ranks
+    messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(packed, store), "train", progress)
+        messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
     return Outcome(len(todo), states(plan.runs, store), tuple(messages))
 
 
@@ -95,7 +97,8 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
                       "cluster": plan.cluster.kind, "jobs": [j.name for j in jobs]})
     run = local.run_in_process if plan.cluster.kind == "inprocess" else local.run_pool
     try:
-        return run(jobs, plan.cluster.workers, stage, progress)
+        at_once = plan.cluster.workers * (plan.cluster.ranks if stage == "harvest" else 1)
+        return run(jobs, at_once, stage, progress)
     except KeyboardInterrupt:
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
@@ -134,9 +137,15 @@ def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
                          "Nothing was started.")
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store) -> list[Path]:
-    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution)})
-            for fleet in packed]
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig) -> list[Path]:
+    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
+                             **placed(fleet, cluster)}) for fleet in packed]
+
+
+def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:
+    if cluster.ranks == 1:
+        return {}
+    return {"n_ranks": cluster.ranks, "homes": dict(placement.place(fleet, cluster).homes)}
 
 
 def make_job(store: Store, content: dict[str, Any], **aside: Any) -> Path:

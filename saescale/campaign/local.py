@@ -6,6 +6,8 @@ import importlib
 import itertools
 import os
 import platform
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from saescale.records.store import Damaged, read_json, write_json
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
 CLI_MODULE = "saescale.cli"
 POLL_S = 0.25
+GRACE_S = 10.0  # for the other ranks of a job to end after one has failed
 ASKED_TO_STOP = 4
 
 
@@ -33,32 +36,23 @@ class Progress(Protocol):
     def stage(self, name: str, done: float, total: float, note: str) -> None: ...
 
 
-class Worker:
-    """One job in one child process. Its output goes to jobs/<id>/attempts/<k>/, as far as the disk allows."""
+class Rank:
+    """One process of a job. What it says goes to stdout and stderr of the attempt (`.1`, `.2` ... for those after the first)."""
 
-    def __init__(self, job: Path, threads: int, slurm: Mapping[str, Any] | None = None) -> None:
-        self.job = job
-        self.attempt = _new_attempt(job / "attempts")
-        (job / "status.json").unlink(missing_ok=True)
-        content = read_json(job / "job.json")
-        self.start = {"started": time.time(), "host": platform.node(), "gpus": (content.get("request") or {}).get("gpus", 0),
-                      "slurm": slurm}
-        write_json(self.attempt / "start.json", self.start)
-        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
-               "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
-        self.process = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=content.get("cwd"),
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        errors="replace")
+    def __init__(self, command: Sequence[str], attempt: Path, rank: int, env: dict[str, str], cwd: str | None) -> None:
+        self.attempt = attempt
+        self.process = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=cwd, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
         self.tail: deque[str] = deque(maxlen=40)
-        self.readers = [threading.Thread(target=self._drain, args=(stream, name), daemon=True)
+        suffix = f".{rank}" if rank else ""
+        self.readers = [threading.Thread(target=self._drain, args=(stream, f"{name}{suffix}", name == "stderr"), daemon=True)
                         for stream, name in ((self.process.stdout, "stdout"), (self.process.stderr, "stderr"))]
         for reader in self.readers:
             reader.start()
 
-    def _drain(self, stream: IO[str], name: str) -> None:
+    def _drain(self, stream: IO[str], name: str, is_error: bool) -> None:
         for line in stream:
-            if name == "stderr":
+            if is_error:
                 self.tail.append(line.rstrip())
             try:
                 with (self.attempt / name).open("a") as f:
@@ -66,26 +60,89 @@ class Worker:
             except OSError:  # a full disk must not lose the message: it is in `tail`
                 continue
 
-    def finish(self, **said: Any) -> str | None:
-        """None when the job ended well, else one sentence. `said` goes to exit.json."""
-        code = self.process.wait()
+    def join(self) -> None:
         for reader in self.readers:
             reader.join(timeout=5)
+
+    @property
+    def last_words(self) -> str:
+        return next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
+
+
+class Worker:
+    """One job in as many child processes as it has ranks. Their output goes to jobs/<id>/attempts/<k>/."""
+
+    def __init__(self, job: Path, content: dict[str, Any], slurm: Mapping[str, Any] | None = None) -> None:
+        self.job = job
+        self.attempt = _new_attempt(job / "attempts")
+        (job / "status.json").unlink(missing_ok=True)
+        write_json(self.attempt / "start.json", {"started": time.time(), "host": platform.node(),
+                                                 "gpus": (content.get("request") or {}).get("gpus", 0), "slurm": slurm})
+        threads, size = content["execution"]["threads"], content.get("n_ranks", 1)
+        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
+               "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
+        joint = joint_environment(size) if size > 1 else {}
+        self.ranks = [Rank(command, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}),
+                           content.get("cwd")) for r in range(size)]
+        self.culprit: Rank | None = None
+        self.failed_at = 0.0
+
+    def poll(self) -> bool:
+        """Whether all processes have ended. When one ends badly, the others are asked to and after GRACE_S made to."""
+        running = [r for r in self.ranks if r.process.poll() is None]
+        if self.culprit is None:
+            self.culprit = next((r for r in self.ranks if r.process.returncode not in (None, 0, ASKED_TO_STOP)), None)
+            self.failed_at = time.monotonic()
+        elif time.monotonic() - self.failed_at > GRACE_S:
+            for rank in running:
+                rank.process.kill()
+        return not running
+
+    def signal(self, number: int) -> None:
+        for rank in self.ranks:
+            rank.process.send_signal(number)
+
+    def wait(self) -> None:
+        while not self.poll():
+            time.sleep(POLL_S)
+
+    def finish(self, **said: Any) -> str | None:
+        """None when the job ended well, else one sentence: of the rank that was killed or had the trouble, not of those it took
+        along. `said` goes to exit.json."""
+        for rank in self.ranks:
+            rank.join()
+        first, code = self.end()
         try:
             write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time(), "done": self._work_done(), **said})
         except OSError as e:
-            self.tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
-        if code == 0:
+            self.ranks[0].tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
+        if first is None:
             return None
-        last = next((line for line in reversed(self.tail) if line.strip()), "it said nothing")
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        return f"job {self.job.name} {how}: {last}"
+        which = f" (rank {self.ranks.index(first)} of {len(self.ranks)})" if len(self.ranks) > 1 else ""
+        return f"job {self.job.name}{which} {how}: {first.last_words}"
+
+    def end(self) -> tuple[Rank | None, int]:
+        """The rank whose end tells how the job ended, and its exit code; (None, 0) when all ended well."""
+        bad = [r for r in self.ranks if r.process.returncode]
+        first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
+        return first, first.process.returncode if first else 0
 
     def _work_done(self) -> float:
         try:
             return (read_json(self.job / "status.json") or {}).get("done", 0.0)
         except Damaged:
             return 0.0
+
+
+def joint_environment(size: int) -> dict[str, str]:
+    """How `size` processes of this machine find each other (training/parallel.py reads it)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
+    return {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **here}
 
 
 def _new_attempt(attempts: Path) -> Path:
@@ -122,20 +179,20 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 try:
-                    running.append(Worker(job, read_json(job / "job.json")["execution"]["threads"]))
+                    running.append(Worker(job, read_json(job / "job.json")))
                 except OSError as e:  # a full disk: what runs goes on, and the launch still ends by saying what stopped
                     problems.append(f"job {job.name} could not start: {e.filename or job}: {e.strerror}.")
             time.sleep(POLL_S)
             _show(jobs, stage, progress)
-            for worker in [w for w in running if w.process.poll() is not None]:
+            for worker in [w for w in running if w.poll()]:
                 running.remove(worker)
                 problem = worker.finish()
                 problems += [problem] if problem else []
     finally:
         for worker in running:  # an error or Ctrl-C here: let the workers save and stop
-            worker.process.terminate()
+            worker.signal(signal.SIGTERM)
         for worker in running:
-            worker.process.wait()
+            worker.wait()
     return problems
 
 

@@ -83,13 +83,13 @@ def shared_bytes(run: PlannedRun) -> float:
     return PROCESS_BYTES + reading_bytes(run)
 
 
-def worker_bytes(trunks: Trunks) -> float:
-    """One worker training these trunks side by side."""
-    return shared_bytes(trunks[0][0]) + sum(map(members_bytes, trunks)) + max(map(passing_bytes, trunks))
+def worker_bytes(trunks: Trunks, ranks: int = 1) -> float:
+    """One worker training these trunks side by side; each of its ranks needs what they share and room for a member's step."""
+    return ranks * (shared_bytes(trunks[0][0]) + max(map(passing_bytes, trunks))) + sum(map(members_bytes, trunks))
 
 
-def fleet_bytes(fleet: Sequence[PlannedRun]) -> float:
-    return worker_bytes(list(price.by_trunk(fleet).values()))
+def fleet_bytes(fleet: Sequence[PlannedRun], ranks: int = 1) -> float:
+    return worker_bytes(list(price.by_trunk(fleet).values()), ranks)
 
 
 def at_once(cluster: ClusterConfig) -> int:
@@ -99,7 +99,7 @@ def at_once(cluster: ClusterConfig) -> int:
 
 def peak_bytes(packed: Trunks, cluster: ClusterConfig) -> float:
     """All workers together, when the largest fleets meet."""
-    return sum(sorted(map(fleet_bytes, packed), reverse=True)[:at_once(cluster)])
+    return sum(sorted((fleet_bytes(f, cluster.ranks) for f in packed), reverse=True)[:at_once(cluster)])
 
 
 def room_bytes(cluster: ClusterConfig, request: Request) -> float:
@@ -149,6 +149,11 @@ def refuse_beyond_request(packed: Trunks, cluster: ClusterConfig) -> None:
             raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and its job asks for {asked.memory}: the "
                              f"fleet is {describe(fleet)}. Raise cluster.job.memory, or add a rule for its runs to "
                              "cluster.rules. Nothing was started.")
+
+
+def rank_room_bytes(cluster: ClusterConfig) -> float:
+    """What one rank may use: an equal share of everything."""
+    return limit_bytes(cluster) / (at_once(cluster) * cluster.ranks)
 
 
 def describe(fleet: Sequence[PlannedRun]) -> str:

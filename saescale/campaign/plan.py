@@ -131,6 +131,9 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         runs[run.run_id] = run if known is None else _in_both(known, run)
     _require_every_grid(sweep, runs.values(), excluded)
     assert cluster is not None
+    if cluster.ranks > 1 and cluster.kind == "inprocess":
+        raise ValueError(f"cluster.ranks={cluster.ranks} needs as many processes, and cluster=inprocess is one: choose "
+                         "cluster=local, or cluster.ranks=1.")
     return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
 
 

@@ -48,18 +48,18 @@ def run_task(job_dir: str) -> None:
         signal.signal(number, asked)
     job = Path(job_dir)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
-    worker = local.Worker(job, read_json(job / "job.json")["execution"]["threads"], about_slurm())
+    worker = local.Worker(job, read_json(job / "job.json"), about_slurm())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
     told = None
-    while worker.process.poll() is None:
+    while not worker.poll():
         if asked.what != told:
             told = asked.what
-            worker.process.send_signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
+            worker.signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
         time.sleep(0.1)
     problem = worker.finish(asked=asked.what)
     if problem is None:
         return
-    sys.exit(after(asked, job, worker.process.returncode, problem))
+    sys.exit(after(asked, job, worker.end()[1], problem))
 
 
 def after(asked: Asked, job: Path, code: int, problem: str) -> int:

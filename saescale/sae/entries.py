@@ -45,7 +45,7 @@ class Dense:
     def errors(self, acts: Tensor, target: Tensor, price: Tensor) -> tuple[Tensor, Tensor]:
         """minus_e = acts W_dec - target [token, d_in], and price + 2 / n_tokens minus_e . W_dec[latent] by entry."""
         W_dec = self.trainable.sae.W_dec
-        minus_e = torch.mm(acts, W_dec).sub_(target)
+        minus_e = self.trainable.ranks.sum_(torch.mm(acts, W_dec)).sub_(target)
         return minus_e, torch.addmm(price, minus_e, W_dec.T, alpha=2 / len(target))
 
     def write(self, acts: Tensor, minus_e: Tensor, d_z: Tensor) -> None:
@@ -100,7 +100,7 @@ def read(trainable: "Trainable", x_enc: Tensor, floor: Tensor | None = None) -> 
     Which of the two follows from how many the last batch had (memory.last_touched), so that a resumed run chooses alike.
     """
     sae, memory = trainable.sae, trainable.memory
-    sparse = bool(memory.last_touched < SPARSE_BELOW * sae.n_latents)
+    sparse = bool(memory.last_touched < SPARSE_BELOW * trainable.spec.n_latents)
     bias = sae.b_enc - floor if sparse and floor is not None else sae.b_enc
     z = kernels.pre_activations(x_enc, sae.W_enc, bias, trainable.spec.precision)
     if not sparse:

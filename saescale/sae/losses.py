@@ -48,10 +48,10 @@ class Memory:
         self.tokens_since_fired.index_fill_(0, fired, 0)
         self.last_l0.fill_(l0)
 
-    def dead(self, dead_after_tokens: int) -> Tensor | None:
-        """Indices of the latents silent for dead_after_tokens or longer; None when there are none."""
+    def dead(self, dead_after_tokens: int) -> Tensor:
+        """Indices of the latents silent for dead_after_tokens or longer."""
         if self.tokens_since_fired.amax() < dead_after_tokens:
-            return None
+            return self.tokens_since_fired.new_empty(0)
         return (self.tokens_since_fired >= dead_after_tokens).nonzero().view(-1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -59,8 +59,15 @@ class Memory:
         return {name: getattr(self, name) for name in kept} | self.own
 
 
+def pre_bias_gradient(trainable: "Trainable", pull: Tensor) -> None:
+    """Writes grads.b_dec where the encoder reads x - b_dec: 2 / n_tokens sum of pull [token, d_in] - W_enc grads.b_enc."""
+    sae, grads, ranks = trainable.sae, trainable.grads, trainable.ranks
+    grads.b_dec.copy_(pull.sum(0)).mul_(2 / len(pull) if ranks.first else 0.0)  # every rank has pull: it counts once
+    ranks.sum_(grads.b_dec.addmv_(sae.W_enc, grads.b_enc, alpha=-1))
+
+
 def aux_k_gradients(
-    trainable: "Trainable", inputs: tuple[Tensor, Tensor, Tensor], dead: Tensor, weight: float
+    trainable: "Trainable", inputs: tuple[Tensor, Tensor, Tensor], dead: Tensor, n_dead: int, weight: float
 ) -> tuple[Tensor, Tensor]:
     """The AuxK loss of Gao et al. (2024); its gradients times weight are written into the rows of the dead latents.
 
@@ -71,6 +78,7 @@ def aux_k_gradients(
         e_hat = z_aux W_dec                                  no b_dec: e is already a residual
         loss  = sum |e_hat - e|^2 / sum |e - mean_batch e|^2     (0 if the denominator is 0)
 
+    dead are those of this rank's latents, n_dead counts those of all ranks.
     inputs = (x_enc [token, d_in] what the encoder reads, pre_acts [token, latent], minus_e = x_hat - x [token, d_in]).
     Dead latents had no active pair in this batch (Memory.record comes first, as in OpenAI's code), so their rows hold
     zeros and are written, not added to. Source: openai/sparse_autoencoder, train.py (loss, order of the dead statistics)
@@ -79,17 +87,19 @@ def aux_k_gradients(
     """
     x_enc, pre_acts, minus_e = inputs
     sae, grads, kernels = trainable.sae, trainable.grads, trainable.kernels
-    W_dec, n_dead = sae.W_dec[dead], len(dead)
+    W_dec = sae.W_dec[dead]
     pairs = kernels.top_k(pre_acts.index_select(1, dead), min(sae.kind.k_aux, n_dead))  # latents count among the dead here
     difference, d_z = kernels.errors(pairs, W_dec, minus_e.neg())
     spread = (minus_e - minus_e.mean(0)).square_().sum()
     loss = torch.where(spread == 0, 0.0, difference.square().sum() / spread)
     scale = torch.where(spread == 0, 0.0, 2 * weight / spread)
     d_e_hat, d_z = difference.mul_(scale), d_z.mul_(scale).mul_(pairs.values > 0)
-    groups, rows = kernels.group_by_latent(pairs, n_dead), torch.empty_like(W_dec)
+    if not len(dead):  # all of them on other ranks
+        return loss, W_dec.new_empty(0)
+    groups, rows = kernels.group_by_latent(pairs, len(dead)), torch.empty_like(W_dec)
     kernels.sum_rows(groups, pairs.values, d_e_hat, rows)
     grads.W_dec[dead] = rows
     kernels.sum_rows(groups, d_z, x_enc, rows)
     grads.W_enc.T[dead] = rows
-    grads.b_enc[dead] = kernels.sum_pairs(pairs, d_z, n_dead)
-    return loss, kernels.sum_pairs(pairs, pairs.values * d_z, n_dead)
+    grads.b_enc[dead] = kernels.sum_pairs(pairs, d_z, len(dead))
+    return loss, kernels.sum_pairs(pairs, pairs.values * d_z, len(dead))

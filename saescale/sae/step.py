@@ -8,6 +8,8 @@ from saescale.sae.kernels.cpu import denormals_flushed
 from saescale.sae.kinds import KINDS
 from saescale.sae.losses import Memory, Terms
 from saescale.sae.model import SAE, InputSample
+from saescale.sae.ranks import ALONE, Ranks
+from saescale.sae.shards import Part, ShardedKernels, Share
 from saescale.sae.spec import SAESpec
 
 ADAPTED = ("sparsity_coeff", "threshold")  # of what kinds remember, shown as it is now
@@ -21,11 +23,18 @@ class Trainable:
     Trainables of the process share, from compute_gradients to the update: every step writes it whole.
     """
 
-    def __init__(self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu") -> None:
-        """Takes the weights of `sae` as its start (copied). `backend` names the kernels it trains with."""
-        d_in, n_latents = spec.d_in, spec.n_latents
+    def __init__(
+        self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu", *, ranks: Ranks = ALONE
+    ) -> None:
+        """Takes the weights of `sae` as its start (copied): those of this rank's share. `backend` names the kernels."""
+        self.spec, self.backend, self.ranks = spec, backend, ranks
+        self.share = Share.of(spec.n_latents, ranks.rank, ranks.size)
+        d_in, n_latents = spec.d_in, len(self.share)
         kind = KINDS[spec.kind].from_spec(spec)
-        self.spec, self.backend, self.kernels = spec, backend, kernels.backend(backend)
+        self.kernels = kernels.backend(backend)
+        if ranks.size > 1:
+            b_dec = slice(n_latents * (2 * d_in + 1), n_latents * (2 * d_in + 1) + d_in)
+            self.kernels = ShardedKernels(self.kernels, ranks, self.share, b_dec)
         self.params = torch.empty(model.n_params(kind, d_in, n_latents))
         self.sae = model.views(kind, self.params, d_in, n_latents)
         for name, tensor in sae.params().items():
@@ -34,8 +43,8 @@ class Trainable:
         self.memory = Memory(
             torch.zeros(n_latents, dtype=torch.int64),
             torch.tensor(input_variance, dtype=torch.float64),
-            torch.tensor(float(n_latents), dtype=torch.float64),
-            model.scalars(kind, n_latents),
+            torch.tensor(float(spec.n_latents), dtype=torch.float64),
+            model.scalars(kind, spec.n_latents),
         )
         self.sae.own |= self.memory.own  # the same tensors: inference sees what training remembers
         for name, tensor in self.memory.own.items():
@@ -50,12 +59,15 @@ class Trainable:
     @property
     def grads(self) -> SAE:
         """The same memory, by parameter."""
-        return model.views(self.sae.kind, self.grad, self.spec.d_in, self.spec.n_latents)
+        return model.views(self.sae.kind, self.grad, self.spec.d_in, len(self.share))
 
     @classmethod
-    def create(cls, spec: SAESpec, seed: int, sample: InputSample, backend: str = "cpu") -> "Trainable":
-        """Before the first step: a function of spec, seed and sample alone."""
-        return cls(spec, model.init(spec, seed, sample), sample.variance, backend)
+    def create(
+        cls, spec: SAESpec, seed: int, sample: InputSample, backend: str = "cpu", *, ranks: Ranks = ALONE
+    ) -> "Trainable":
+        """Before the first step: a function of spec, seed and sample alone. Every rank makes the whole and keeps its share."""
+        share = Share.of(spec.n_latents, ranks.rank, ranks.size)
+        return cls(spec, share.of_sae(model.init(spec, seed, sample)), sample.variance, backend, ranks=ranks)
 
     def step(self, x: Tensor, lr: float, sparsity_scale: float = 1.0) -> None:
         """One update on x [token, d_in] fp32 at mean square norm d_in. Non-finite numbers pass through into the statistics."""
@@ -83,9 +95,9 @@ class Trainable:
         *sums, n_steps = self.statistics.tolist()
         self.statistics.zero_()
         averages = {name: total / n_steps if n_steps else float("nan") for name, total in zip(STATISTICS, sums, strict=True)}
-        n_dead = int((self.memory.tokens_since_fired >= self.spec.dead_after_tokens).sum())
+        n_dead = self.ranks.totals(int((self.memory.tokens_since_fired >= self.spec.dead_after_tokens).sum()))[0]
         adapted = {name: float(self.memory.own[name]) for name in ADAPTED if name in self.memory.own}
-        return {**averages, "n_steps": n_steps, "n_dead": n_dead, **adapted}
+        return {**averages, "n_steps": n_steps, "n_dead": int(n_dead), **adapted}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides the future, as contiguous tensors.
@@ -112,9 +124,44 @@ class Trainable:
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
+    def load_whole(self, state: dict[str, Tensor]) -> None:
+        """Takes over this rank's share of a state_dict of the whole SAE, whatever number of ranks wrote it."""
+        if self.ranks.size == 1:
+            self.load_state_dict(state)
+            return
+        whole = {name: t.shape for name, t in state.items()}
+        alike = self.share.to_write(self.state_dict(), self.spec.d_in, self.n_vectors, is_first=True)
+        if whole != {name: part.shape for name, part in alike.items()}:
+            raise ValueError(f"this state has the shapes {whole}, which are not those of these settings.")
+        self.load_state_dict(self.share.part_of(state, self.spec.d_in, self.n_vectors))
+
+    def to_write(self) -> dict[str, Part]:
+        """What this rank writes, so that all together write the state_dict of the whole SAE: parts of the live tensors."""
+        return self.share.to_write(self.state_dict(), self.spec.d_in, self.n_vectors, self.ranks.first)
+
+    @property
+    def n_vectors(self) -> int:
+        return len(self.sae.kind.vectors)
+
+    def whole_sae(self) -> SAE | None:
+        """The SAE of all ranks, on the first; None on the others."""
+        if self.ranks.size == 1:
+            return self.sae
+        d_in, n_latents, first = self.spec.d_in, self.spec.n_latents, self.ranks.first
+        flat = torch.empty(model.n_params(self.sae.kind, d_in, n_latents)) if first else None
+        shares = [Share.of(n_latents, rank, self.ranks.size) for rank in range(self.ranks.size)] if first else []
+        places = [list(share.ranges(d_in, self.n_vectors)) for share in shares]
+        for i, (mine, _) in enumerate(self.share.ranges(d_in, self.n_vectors)):
+            self.ranks.to_first(self.params[mine], [flat[at[i][1]] for at in places])
+        if flat is None:
+            return None
+        whole = model.views(self.sae.kind, flat, d_in, n_latents)
+        whole.own |= self.memory.own
+        return whole
+
     def clone(self) -> "Trainable":
         """An exact copy that shares no memory: the fork of a branch."""
-        copy = Trainable(self.spec, self.sae, 0.0, self.backend)
+        copy = Trainable(self.spec, self.sae, 0.0, self.backend, ranks=self.ranks)
         copy.load_state_dict(self.state_dict())
         return copy
 

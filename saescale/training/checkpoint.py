@@ -20,6 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saescale.records.store import Damaged, read_json, write_json, write_whole
+from saescale.sae.ranks import ALONE, Ranks
+from saescale.sae.shards import Part
+from saescale.training.parts import save_parts
 
 TRUNK = "trunk"
 KEPT = 2
@@ -27,20 +30,27 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """By member. `steps`: where it stands; `states`: its tensors; `seconds`: spent training it so far. `kernels`: of all."""
+    """By member. `steps`: where it stands; `states`: its tensors, or to be written by several ranks, this one's parts of them;
+    `seconds`: spent training it so far. `kernels`: of all."""
 
     step: int
     steps: Mapping[str, int]
-    states: Mapping[str, Mapping[str, Tensor]]
+    states: Mapping[str, Mapping[str, Tensor | Part]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     kernels: str = "cpu"
 
 
-def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool) -> None:
+def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool, ranks: Ranks = ALONE) -> None:
+    """By all ranks that train the trunk, each its part: the file is the same however many they are."""
     name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
     tensors = {f"{member}/{k}": t for member, state in checkpoint.states.items() for k, t in state.items()}
     data = folder / f"{name}.safetensors"
-    write_whole(data, lambda aside: _save(tensors, aside))
+    if ranks.size > 1:
+        save_parts(tensors, data, ranks)
+    else:
+        write_whole(data, lambda aside: _save(tensors, aside))
+    if not ranks.first:
+        return
     write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
                                          "seconds": dict(checkpoint.seconds), "kernels": checkpoint.kernels,
                                          "sha256": _sha256(data)})

@@ -16,6 +16,7 @@ import torch
 import saescale
 from saescale import flops, identity
 from saescale.activations.inputs import Inputs
+from saescale.activations.stream import Stream
 from saescale.kinds import KINDS
 from saescale.measure.evaluate import HeldOut, evaluate
 from saescale.measure.recovery import recovery
@@ -23,11 +24,13 @@ from saescale.records import record
 from saescale.records.store import read_json, write_bytes, write_json
 from saescale.sae import export
 from saescale.sae.entries import SPARSE_BELOW
+from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 from saescale.sources import is_synthetic
 from saescale.training.checkpoint import TRUNK
 from saescale.training.fleet import Trunk
+from saescale.training.parallel import forwarded_together
 
 if TYPE_CHECKING:
     from saescale.training.train import Job
@@ -35,7 +38,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bench(Inputs):
-    """What every run of a fleet shares: the stream it trains on and the held-out set it is measured on."""
+    """What every run of a fleet shares: the stream it trains on and the held-out set it is measured on.
+
+    `ranks` read the same batches. Live ones are computed once: each rank forwards its share.
+    """
+
+    ranks: Ranks = ALONE
+
+    @cached_property
+    def stream(self) -> Stream:
+        load = forwarded_together(self.train_source, self.ranks) if self.execution.get("source") == "live" else None
+        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale, load)
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -44,12 +57,15 @@ class Bench(Inputs):
         return HeldOut(tokens, source, self.lm, self.scale, self.science["eval"])
 
 
-def fresh_trainable(science: dict[str, Any], bench: Bench, kernels: str) -> Trainable:
-    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels)
+def fresh_trainable(trunk: Trunk, bench: Bench, kernels: str) -> Trainable:
+    science = trunk.science
+    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels, ranks=trunk.ranks)
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
     """status.json of a run that is under way; its speed is what this job made of it."""
+    if not trunk.ranks.first:
+        return
     member = trunk.live.get(run_id) or trunk.live.get(TRUNK)
     tokens, now = (member.step if member else 0) * trunk.science["train"]["batch_tokens"], time.time()
     from_tokens, since = job.began.setdefault(run_id, (tokens, now))
@@ -65,16 +81,19 @@ def mark_failed(job: Job, run_id: str, reason: str) -> None:
 
 
 def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
-    """Evaluate a branch at its end, export it, and write its record last."""
+    """Evaluate a branch at its end, export it, and write its record last. Of several ranks the first does, with the whole SAE."""
     member = trunk.live[run_id]
+    sae = member.trainable.whole_sae()
+    if sae is None:
+        return
     run_dir = job.store.run_dir(run_id)
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
-    numbers, firing = evaluate(member.trainable.sae, bench.held_out)
+    numbers, firing = evaluate(sae, bench.held_out)
     numbers |= solved(science, member.trainable)
     if is_synthetic(science):
-        numbers |= recovery(member.trainable.sae, science)
-    export.save(member.trainable.sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
+        numbers |= recovery(sae, science)
+    export.save(sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
                 "model_name": (science["lm"]["revision"] or "synthetic")[:12], "context_size": science["data"].get("n_ctx")})
     for name, values in ((record.FIRST_FIRED, firing.first), (record.FIRE_COUNTS, firing.count)):
         buffer = io.BytesIO()
@@ -89,7 +108,7 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
                   "flops_measured": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens,
                                                            pairs_worked_on(member.trainable, n_tokens)),
                   "flops_lm": bench.lm and flops.flops_lm_forward(bench.lm.n_parameters, n_tokens)},
-        "environment": environment(member.trainable.backend), "finished": time.time()})
+        "environment": environment(member.trainable), "finished": time.time()})
     write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
                                          "tokens": n_tokens, "n_tokens": n_tokens})
 
@@ -109,9 +128,10 @@ def pairs_worked_on(trainable: Trainable, n_tokens: int) -> float:
     return n_tokens * (n_latents if dense else l0)
 
 
-def environment(kernels: str) -> dict[str, Any]:
-    """What "bit for bit" is bound to: instruction set, threads, versions."""
+def environment(trainable: Trainable) -> dict[str, Any]:
+    """What "bit for bit" is bound to: instruction set, threads, versions, and the ranks its latents were dealt over."""
+    kernels = trainable.backend
     return {"saescale": saescale.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "kernels": kernels,
+            "threads": torch.get_num_threads(), "kernels": kernels, "ranks": trainable.ranks.size,
             "numba": version("numba") if kernels == "numba" else None}

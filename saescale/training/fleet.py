@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from saescale.sae.ranks import ALONE, Ranks
+from saescale.sae.shards import Part
 from saescale.sae.step import Trainable
 from saescale.training.checkpoint import TRUNK, Checkpoint
 from saescale.training.schedule import Schedule
@@ -42,6 +44,10 @@ class Member:
             self.step += 1
         self.seconds += time.perf_counter() - begun
 
+    def state(self) -> Mapping[str, Tensor | Part]:
+        """What this process writes of its training state: all of it, or of a sharded one its part."""
+        return self.trainable.state_dict() if self.trainable.ranks.size == 1 else self.trainable.to_write()
+
     def block_stats(self) -> dict[str, float]:
         """Averages over the block that ends here. A trunk that stops inside a block keeps them, for who goes on from there."""
         kept = self.trainable.statistics.clone()
@@ -53,11 +59,15 @@ class Member:
 
 @dataclass
 class Trunk:
-    """One trunk and the runs that still need it. `live` holds the trunk itself (while it is needed) and open branches."""
+    """One trunk and the runs that still need it. `live` holds the trunk itself (while it is needed) and open branches.
+
+    `ranks` train it together: this process alone, or all of the job. What it leaves on disk is written by the first of them.
+    """
 
     trunk_id: str
     science: Mapping[str, Any]
     runs: dict[str, Schedule]
+    ranks: Ranks = ALONE
     live: dict[str, Member] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
 
@@ -71,7 +81,7 @@ class Trunk:
         for name, step in checkpoint.steps.items():
             if name == TRUNK or name in self.runs:
                 trainable = fresh()
-                trainable.load_state_dict(checkpoint.states[name])
+                trainable.load_whole(checkpoint.states[name])
                 self.live[name] = self._member(name, trainable, step, checkpoint.seconds.get(name, 0.0))
         if TRUNK in self.live:
             self._fork(self.live[TRUNK])
@@ -91,7 +101,7 @@ class Trunk:
     def checkpoint(self) -> Checkpoint:
         step = max(m.step for m in self.live.values())
         return Checkpoint(step, {k: m.step for k, m in self.live.items()},
-                          {k: m.trainable.state_dict() for k, m in self.live.items()},
+                          {k: m.state() for k, m in self.live.items()},
                           {k: m.seconds for k, m in self.live.items()},
                           next(iter(self.live.values())).trainable.backend)
 

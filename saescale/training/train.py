@@ -6,6 +6,7 @@ store the directory lies in. Exit codes: 0 done, 3 stopped (what is missing can 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,6 @@ from typing import Any
 
 import torch
 
-from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.cache import harvest_together
 from saescale.activations.live import LiveSource
@@ -28,13 +28,13 @@ from saescale.measure.score import score_dictionaries
 from saescale.records import record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
-from saescale.sae.kernels import resolve
-from saescale.training import checkpoint
-from saescale.training.finish import Bench, finish_run, fresh_trainable, mark, mark_failed
+from saescale.sae.ranks import ALONE, Ranks
+from saescale.training import checkpoint, parallel
+from saescale.training.begin import open_trunks, restore, take
+from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
 from saescale.training.metrics import MetricsLog
 from saescale.training.probe import probe
-from saescale.training.schedule import Schedule
 
 DONE, STOPPED, ASKED_TO_STOP = 0, 3, 4
 LOCK_WAIT_S = 30.0
@@ -53,6 +53,8 @@ class Job:
     stop: bool = False
     shown: float = field(default=0.0)
     began: dict[str, tuple[int, float]] = field(default_factory=dict)  # run_id -> its tokens when this job took it, and when
+    ranks: Ranks = ALONE
+    elsewhere: tuple[float, float] = (0.0, 0.0)  # done and total of the other ranks
 
     @property
     def store(self) -> Store:
@@ -60,9 +62,10 @@ class Job:
 
     def show(self, note: str = "", every_s: float = 0.5) -> None:
         now = time.monotonic()
-        if now - self.shown >= every_s:
+        if self.ranks.first and now - self.shown >= every_s:
             self.shown = now
-            write_json(self.folder / "status.json", {"done": self.done, "total": self.total, "note": note,
+            done, total = self.done + self.elsewhere[0], self.total + self.elsewhere[1]
+            write_json(self.folder / "status.json", {"done": done, "total": total, "note": note,
                                                      "pid": os.getpid(), "heartbeat": time.time()})
             self.on_progress()
 
@@ -117,87 +120,39 @@ def harvest_job(job: Job) -> int:
 
 
 def train_job(job: Job) -> int:
-    """Train a fleet: restore its trunks, step them over the stream, evaluate and record each run at its end."""
+    """Train a fleet: restore its trunks, step them over the stream, evaluate and record each run at its end.
+
+    With several ranks each has this function to itself, with its own trunks and those that all of them train together.
+    """
     configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
-    trunks = open_trunks(job, configs)
     shared = next(iter(configs.values()))
-    bench = Bench(job.store, shared["science"], job.content["execution"])
-    locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks}
-    try:
-        give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
-        # never 0: whoever waits at all also outwaits the silence of an owner on another host
-        trunks = [t for t in trunks if take(job, t, locks[t.trunk_id], max(0.1, give_up - time.monotonic()))]
-        for trunk in trunks:
-            restore(job, trunk, bench)
-        train_fleet(job, trunks, bench, locks)
-    finally:
-        for lock in locks.values():
-            lock.release()
+    with parallel.joined(job.content.get("n_ranks", 1)) as job.ranks:
+        trunks = open_trunks(job, configs)
+        bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
+        locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks if t.ranks.first}
+        try:
+            give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
+            # never 0: whoever waits at all also outwaits the silence of an owner on another host
+            trunks = [t for t in trunks if take(job, t, locks.get(t.trunk_id), max(0.1, give_up - time.monotonic()))]
+            for trunk in trunks:
+                restore(job, trunk, bench)
+            train_fleet(job, trunks, bench, locks)
+        finally:
+            for lock in locks.values():
+                lock.release()
     job.show(every_s=0)
     return ASKED_TO_STOP if job.asked_to_stop() else DONE
 
 
-def open_trunks(job: Job, configs: dict[str, Any]) -> list[Trunk]:
-    """The runs of the job that have no record yet, by trunk."""
-    trunks: dict[str, Trunk] = {}
-    for run_id, config in configs.items():
-        science = config["science"]
-        if record.read_result(job.store.run_dir(run_id), science) is None:
-            name = identity.trunk_id(science)
-            trunk = trunks.setdefault(name, Trunk(name, science, {}))
-            trunk.runs[run_id] = Schedule.of(science["train"])
-    return list(trunks.values())
-
-
-def take(job: Job, trunk: Trunk, lock: Lock, wait_s: float) -> bool:
-    """Lock the trunk, waiting out the last moments of a dying job; leave it to whoever goes on training it."""
-    holder = lock.acquire(wait_s)
-    if holder is not None:
-        print(f"{trunk.trunk_id} is being trained by {holder}: left to it.", file=sys.stderr)
-        return False
-    for run_id in list(trunk.runs):  # it may have been finished while this job waited
-        if record.read_result(job.store.run_dir(run_id), read_json(job.store.run_dir(run_id) / record.CONFIG)["science"]):
-            trunk.drop(run_id)
-    return bool(trunk.runs)
-
-
-def restore(job: Job, trunk: Trunk, bench: Bench) -> None:
-    """Put the trunk and its branches where the latest usable checkpoint left them, or at the beginning."""
-    folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
-    forks = {run: schedule.fork_step for run, schedule in trunk.runs.items()}
-    found, notes = checkpoint.restore(folder, trunk.trunk_id, forks)
-    for note in notes:
-        print(note, file=sys.stderr)
-    kernels = kernels_of(trunk, found, job.content["execution"]["kernels"])
-    if found is None:
-        trunk.start(fresh_trainable(trunk.science, bench, kernels))
-    else:
-        trunk.resume(found, lambda: fresh_trainable(trunk.science, bench, kernels))
-    for run_id in trunk.runs:
-        mark(job, run_id, trunk)
-
-
-def kernels_of(trunk: Trunk, found: checkpoint.Checkpoint | None, wanted: str) -> str:
-    """The kernels a trunk trains with: those it began with, since its bits depend on them, or for a new one those wanted."""
-    if found is None:
-        return resolve(wanted)
-    if resolve("auto") == "cpu" != found.kernels:
-        raise ValueError(f"{trunk.trunk_id} was begun with the {found.kernels} kernels, which are not installed here: "
-                         "pip install 'saescale[fast]' and launch again to go on with it.")
-    if wanted not in ("auto", found.kernels):
-        print(f"{trunk.trunk_id} was begun with the {found.kernels} kernels and keeps them.", file=sys.stderr)
-    return found.kernels
-
-
 def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lock]) -> None:
-    """The training loop: block after block of the stream through every trunk that is not done."""
+    """The training loop: block after block of the stream through every trunk that is not done, at one pace on all ranks."""
     job.total = sum(work_left(t) for t in trunks)
     live, last_saved = [t for t in trunks if t.live], time.monotonic()
     logs = {t.trunk_id: MetricsLog(job.store, t) for t in live}
-    while live and not job.asked_to_stop():
-        size = live[0].science["train"]["batch_tokens"]
-        steps = block_steps(size)
-        start = min(t.position for t in live) // steps * steps
+    size = bench.science["train"]["batch_tokens"]
+    steps = block_steps(size)
+    while (position := next_step(job, live)) is not None:
+        start = position // steps * steps
         block = bench.stream.read(start * size, steps * size)
         for trunk in live:
             before = work_left(trunk)
@@ -205,13 +160,25 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
             log_block(job, trunk, logs[trunk.trunk_id])
             close_ends(job, trunk, bench)
             job.done += before - work_left(trunk)
-            locks[trunk.trunk_id].beat()
+            if trunk.ranks.first:
+                locks[trunk.trunk_id].beat()
             job.show(f"{len(live)} trunks, at {(start + steps) * size / 1e6:.2f}M tokens")
         live = [t for t in live if t.live]
-        if time.monotonic() - last_saved > job.content["execution"]["checkpoint_s"]:
+        is_due = time.monotonic() - last_saved > job.content["execution"]["checkpoint_s"]
+        if job.ranks.totals(is_due)[0]:
             save_all(job, live)
             last_saved = time.monotonic()
     save_all(job, live)
+
+
+def next_step(job: Job, live: list[Trunk]) -> int | None:
+    """First step that a trunk of any rank still has to make; None when none is left, or when some rank was asked to stop."""
+    mine = min((t.position for t in live), default=math.inf)
+    first, goes_on = job.ranks.least(mine, not job.asked_to_stop())
+    done, total = job.ranks.totals(job.done, job.total)
+    job.elsewhere = (done - job.done, total - job.total)
+    job.stop = job.stop or not goes_on
+    return int(first) if goes_on and first < math.inf else None
 
 
 def work_left(trunk: Trunk) -> float:
@@ -229,12 +196,15 @@ def log_block(job: Job, trunk: Trunk, log: MetricsLog) -> None:
         if stats["n_steps"] == 0:
             continue
         bad = not_finite(stats)
+        if bad is None and not trunk.ranks.first:
+            continue
         if bad is None:
             log.row(name, member, stats, job.content["execution"]["log_every_tokens"])
             continue
         evidence = f"{bad} is {stats[bad]} at step {member.step} of {member.end} (lr {member.schedule.lr:g})"
         for run_id in [r for r in trunk.runs if r not in trunk.live] if member.is_trunk else [name]:
-            mark_failed(job, run_id, f"diverged: {evidence}")
+            if trunk.ranks.first:
+                mark_failed(job, run_id, f"diverged: {evidence}")
             trunk.drop(run_id)
         trunk.drop(name)
 
@@ -248,19 +218,20 @@ def close_ends(job: Job, trunk: Trunk, bench: Bench) -> None:
         folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
         member = trunk.live[checkpoint.TRUNK]
         end = checkpoint.Checkpoint(member.step, {checkpoint.TRUNK: member.step},
-                                    {checkpoint.TRUNK: member.trainable.state_dict()}, {checkpoint.TRUNK: member.seconds},
+                                    {checkpoint.TRUNK: member.state()}, {checkpoint.TRUNK: member.seconds},
                                     member.trainable.backend)
-        checkpoint.write(folder, trunk.trunk_id, end, is_end=True)
+        checkpoint.write(folder, trunk.trunk_id, end, True, trunk.ranks)
         trunk.live.pop(checkpoint.TRUNK)
         if trunk.live:
-            checkpoint.write(folder, trunk.trunk_id, trunk.checkpoint(), is_end=False)
-    if not trunk.live:
+            checkpoint.write(folder, trunk.trunk_id, trunk.checkpoint(), False, trunk.ranks)
+    if not trunk.live and trunk.ranks.first:
         checkpoint.clear_rolling(job.store.trunk_dir(trunk.trunk_id) / "checkpoints")
 
 
 def save_all(job: Job, trunks: list[Trunk]) -> None:
     for trunk in trunks:
-        checkpoint.write(job.store.trunk_dir(trunk.trunk_id) / "checkpoints", trunk.trunk_id, trunk.checkpoint(), is_end=False)
+        folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
+        checkpoint.write(folder, trunk.trunk_id, trunk.checkpoint(), False, trunk.ranks)
         for run_id in trunk.runs:
             mark(job, run_id, trunk)
 

@@ -1,13 +1,17 @@
 """Kernels: one module per backend, the same handful of functions with the same signatures in each.
 
     top_k(pre_acts [token, latent], k)        -> Pairs, k per token
+    batch_top_k(pre_acts, n_kept)             -> Pairs, at most n_kept positive ones
     positive(pre_acts [token, latent])        -> Pairs, every entry above zero
     decode(pairs, W_dec)                      -> [token, d_in]      sum_j value_j W_dec[latent_j]
     errors(pairs, W_dec, x)                   -> [token, d_in], [pair]      decode - x, and its dot products with W_dec[latent_j]
+    dots(pairs, W_dec, rows [token, d_in])    -> [pair]             rows[token_j] . W_dec[latent_j]
     sum_pairs(pairs, weights, n_latents)      -> [latent]           sum of weights over the pairs of each latent
     group_by_latent(pairs, n_latents)         -> Groups             the order the next function needs, computed once
     sum_rows(groups, weights, rows, out)      -> None               out[i] = sum over pairs j of latent i: weights_j rows[token_j]
-    adam(params, grad, moments, rule, unit)   -> norm of grad       clip, Adam, and the rows of `unit` (or None) back to norm 1
+    adam(params, grad, moments, rule, unit, norm)
+                                              -> norm of grad       clip, Adam, and the rows of `unit` (or None) back to norm 1;
+                                                                    norm: that to clip by, None: grad's own
 
 `out` is written whole: rows of latents without a pair become zero. `kernels.reference` is not a backend: it is the slow autograd
 version of the losses that the tests compare with.

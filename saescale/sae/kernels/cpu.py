@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saescale.sae.kernels import AdamRule, Groups, Pairs
+from saescale.sae.kernels.select import batch_top_k  # noqa: F401
 
 CHUNK_WIDTHS = (8, 4)  # top_k first ranks the maxima of chunks this long; measured best for k = 16 at 256 to 8,192 latents
 
@@ -107,6 +108,12 @@ def errors(pairs: Pairs, W_dec: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return minus_e, torch.sparse.sampled_addmm(pattern, minus_e, W_dec.T, beta=0.0).values()
 
 
+def dots(pairs: Pairs, W_dec: Tensor, rows: Tensor) -> Tensor:
+    """rows[token_j] . W_dec[latent_j] for each pair: [pair]. rows [token, d_in]."""
+    pattern = _csr(pairs.row_offsets, pairs.latents, torch.zeros_like(pairs.values), (len(rows), len(W_dec)))
+    return torch.sparse.sampled_addmm(pattern, rows, W_dec.T, beta=0.0).values()
+
+
 def sum_pairs(pairs: Pairs, weights: Tensor, n_latents: int) -> Tensor:
     """Sum of weights [pair] over the pairs of each latent: [latent]."""
     return torch.zeros(n_latents).index_add_(0, pairs.latents, weights)
@@ -130,9 +137,11 @@ def sum_rows(groups: Groups, weights: Tensor, rows: Tensor, out: Tensor) -> None
     torch.addmm(out, matrix, rows, beta=0, out=out)
 
 
-def adam(params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: AdamRule, unit: Tensor | None) -> Tensor:
+def adam(
+    params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: AdamRule, unit: Tensor | None, norm: Tensor | None = None
+) -> Tensor:
     """One step of params down the clipped grad (overwritten), then the rows of `unit` divided by their norms; grad's norm."""
-    norm = torch.linalg.vector_norm(grad)
+    norm = torch.linalg.vector_norm(grad) if norm is None else norm
     divisor = None if rule.largest_norm is None else (norm / rule.largest_norm).clamp_min_(1.0)
     torch._fused_adam_(
         [params], [grad], [moments[0]], [moments[1]], [], [torch.tensor(float(rule.step))],

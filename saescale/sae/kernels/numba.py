@@ -15,7 +15,8 @@ from saescale.sae.kernels import AdamRule, Groups, Pairs, cpu
 from saescale.sae.kernels import numba_loops as loops
 
 WORTH_A_THREAD = 2**18  # multiply-adds below which a second thread costs more than it gives
-decode, sum_rows = cpu.decode, cpu.sum_rows  # a compiled sum_rows was slower than MKL's at every shape tried
+batch_top_k, decode = cpu.batch_top_k, cpu.decode
+sum_rows = cpu.sum_rows  # a compiled sum_rows was slower than MKL's at every shape tried
 
 
 @cache
@@ -76,6 +77,11 @@ def errors(pairs: Pairs, W_dec: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return minus_e, along
 
 
+def dots(pairs: Pairs, W_dec: Tensor, rows: Tensor) -> Tensor:
+    """rows[token_j] . W_dec[latent_j] for each pair: [pair]."""
+    return errors(pairs._replace(values=torch.zeros_like(pairs.values)), W_dec, rows.neg())[1]
+
+
 def sum_pairs(pairs: Pairs, weights: Tensor, n_latents: int) -> Tensor:
     """Sum of weights [pair] over the pairs of each latent: [latent]."""
     sums = torch.zeros(n_latents)
@@ -91,13 +97,12 @@ def group_by_latent(pairs: Pairs, n_latents: int) -> Groups:
     return Groups(order, tokens, latent_offsets)
 
 
-def adam(params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: AdamRule, unit: Tensor | None) -> Tensor:
+def adam(
+    params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: AdamRule, unit: Tensor | None, norm: Tensor | None = None
+) -> Tensor:
     """One step of params down the clipped grad, and the rows of `unit` back to norm 1 while in the cache; returns grad's norm."""
     flat = [t.numpy() for t in (params, grad, *moments)]
-    blocks = -(-len(params) // loops.NORM_BLOCK)
-    totals = np.empty(blocks)
-    _in_ranges(_equal(blocks, len(params)), loops.squares, flat[1], totals)
-    norm = torch.tensor(totals.sum(), dtype=torch.float64).sqrt_().float()
+    norm = _norm(flat[1]) if norm is None else norm
     numbers = _adam_numbers(rule, norm)
     first = len(params) if unit is None else unit.storage_offset() - params.storage_offset()
     _in_ranges(_equal(first, first), loops.adam, *flat, numbers)
@@ -105,6 +110,13 @@ def adam(params: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], rule: Ada
         _in_ranges(_equal(len(unit), unit.numel()), loops.adam_of_unit_rows, first, unit.shape[1], *flat, numbers)
         loops.adam(first + unit.numel(), len(params), *flat, numbers)
     return norm
+
+
+def _norm(grad: np.ndarray) -> Tensor:
+    blocks = -(-len(grad) // loops.NORM_BLOCK)
+    totals = np.empty(blocks)
+    _in_ranges(_equal(blocks, len(grad)), loops.squares, grad, totals)
+    return torch.tensor(totals.sum(), dtype=torch.float64).sqrt_().float()
 
 
 def _adam_numbers(rule: AdamRule, norm: Tensor) -> tuple[np.float32, ...]:

@@ -1,5 +1,6 @@
 """BatchTopK: the k * n_tokens largest activations of a batch, and one threshold for inference."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -46,11 +47,12 @@ class BatchTopK(TopK):
         return above(pre_acts, sae.own["threshold"].to(pre_acts.dtype))
 
     def select(self, trainable: "Trainable", pre_acts: Tensor) -> Pairs:
-        pairs = batch_top_k(pre_acts, self.k * len(pre_acts))
-        if len(pairs.values):
+        pairs = trainable.kernels.batch_top_k(pre_acts, self.k * len(pre_acts))
+        least = trainable.ranks.least(float(pairs.values.amin()) if len(pairs.values) else math.inf)[0]
+        if least < math.inf or math.isnan(least):
             rate = max(THRESHOLD_RATE, 1 / (1 + float(trainable.adam.step)))
             threshold = trainable.memory.own["threshold"]
-            threshold += rate * (float(pairs.values.amin()) - threshold)
+            threshold += rate * (least - threshold)
         return pairs
 
     def unscale_(self, own: dict[str, Tensor], scale: float) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from saescale.sae import entries, optim
 from saescale.sae.kernels import Pairs
 from saescale.sae.kinds.contract import PenaltyKind
-from saescale.sae.losses import Terms
+from saescale.sae.losses import Terms, pre_bias_gradient
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE
@@ -55,10 +55,12 @@ class Gated(PenaltyKind):
         gates = found.z.clamp_min_(0)
         acts = (scaled + found.at(sae.own["b_mag"])).clamp_min_(0).mul_(is_open)
         active = acts > 0
-        l0 = active.sum().item() / n_tokens
+        n_active, n_open, n_worked_on, penalty = trainable.ranks.totals(
+            active.sum().item(), is_open.sum().item(), found.count, gates.sum())
+        l0 = n_active / n_tokens
         memory.record(n_tokens, found.latents(active), l0)
-        memory.own["touched"].fill_(is_open.sum().item() / n_tokens)
-        memory.own["entries"] += found.count
+        memory.own["touched"].fill_(n_open / n_tokens)
+        memory.own["entries"] += n_worked_on
 
         free = torch.zeros_like(sae.b_enc)
         frozen_e, d_z = found.errors(gates, x_enc, free + coeff / n_tokens)
@@ -66,13 +68,13 @@ class Gated(PenaltyKind):
         d_z.mul_(is_open)
         d_m.mul_(active)
         found.write(acts, minus_e, d_m * found.at(growth) + d_z)
-        grads.b_dec.copy_(minus_e.sum(0)).mul_(2 / n_tokens).addmv_(sae.W_enc, grads.b_enc, alpha=-1)
+        pre_bias_gradient(trainable, minus_e)
         grads.b_enc.copy_(found.sum(d_z))
         grads.own["b_mag"].copy_(found.sum(d_m))
         grads.own["r_mag"].copy_(found.sum(scaled.mul_(d_m)))
         optim.remove_radial(grads.W_dec, sae.W_dec, found.sum(acts.mul_(d_m)))
         sum_sq_error, aux_loss = (e.square().sum() / n_tokens for e in (minus_e, frozen_e))
-        return Terms(sum_sq_error + coeff * gates.sum() / n_tokens + aux_loss, sum_sq_error, l0, aux_loss)
+        return Terms(sum_sq_error + coeff * penalty / n_tokens + aux_loss, sum_sq_error, l0, aux_loss)
 
     def unscale_(self, own: dict[str, Tensor], scale: float) -> None:
         own["b_mag"] = own["b_mag"] / scale

@@ -11,7 +11,7 @@ from saescale.sae import entries, optim
 from saescale.sae.kernels import Pairs
 from saescale.sae.kernels.select import above
 from saescale.sae.kinds.contract import PenaltyKind
-from saescale.sae.losses import Terms
+from saescale.sae.losses import Terms, pre_bias_gradient
 
 if TYPE_CHECKING:
     from saescale.sae.entries import Entries
@@ -43,11 +43,13 @@ class Thresholded(PenaltyKind):
 
     def count(self, trainable: "Trainable", found: "Entries", active: Tensor, n_tokens: int) -> float:
         """Remembers one batch; its l0."""
-        memory, l0 = trainable.memory, active.sum().item() / n_tokens
-        memory.record(n_tokens, found.latents(active), l0)
+        memory = trainable.memory
         near = found.z > found.at(trainable.sae.own["log_threshold"].exp() - self.bandwidth / 2)
-        memory.own["touched"].fill_(near.sum().item() / n_tokens)
-        memory.own["entries"] += found.count
+        n_active, n_near, n_worked_on = trainable.ranks.totals(active.sum().item(), near.sum().item(), found.count)
+        l0 = n_active / n_tokens
+        memory.record(n_tokens, found.latents(active), l0)
+        memory.own["touched"].fill_(n_near / n_tokens)
+        memory.own["entries"] += n_worked_on
         return l0
 
     def unscale_(self, own: dict[str, Tensor], scale: float) -> None:
@@ -93,6 +95,6 @@ class JumpReLU(Thresholded):
         found.write(acts, minus_e, d_acts.mul_(active))
         optim.remove_radial(grads.W_dec, sae.W_dec, found.sum(acts.mul_(d_acts)))
         grads.own["log_threshold"].copy_(d_theta.mul_(thresholds))
-        grads.b_dec.copy_(minus_e.sum(0)).mul_(2 / n_tokens).addmv_(sae.W_enc, grads.b_enc, alpha=-1)
+        pre_bias_gradient(trainable, minus_e)
         sum_sq_error = minus_e.square().sum() / n_tokens
         return Terms(sum_sq_error + coeff * l0, sum_sq_error, l0)

@@ -9,6 +9,7 @@ from torch import Tensor
 from saescale.sae.kernels import Pairs, cpu
 from saescale.sae.kinds.batchtopk import BatchTopK
 from saescale.sae.kinds.topk import Backward
+from saescale.sae.shards import Share
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE
@@ -35,29 +36,32 @@ class Matryoshka(BatchTopK):
     training_architecture: ClassVar[str | None] = "matryoshka_batchtopk"
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:  # noqa: ARG002
-        rows, n_prefixes = nested(pairs, sae.n_latents, len(x))
+        rows, n_prefixes = nested(pairs, Share(0, sae.n_latents, sae.n_latents), len(x))
         return prefixes(cpu.decode(rows, sae.W_dec), x - sae.b_dec, n_prefixes).square().sum(2).mean(1)
 
     def backward(self, trainable: "Trainable", pairs: Pairs, x_enc: Tensor, active: Tensor) -> Backward:
         grads, backend, n_tokens = trainable.grads, trainable.kernels, len(x_enc)
         W_dec, n_latents = trainable.sae.W_dec, trainable.sae.n_latents
-        rows, n_prefixes = nested(pairs, n_latents, n_tokens)
+        rows, n_prefixes = nested(pairs, trainable.share, n_tokens)
         minus_es = prefixes(backend.decode(rows, W_dec), x_enc, n_prefixes)
         loss = minus_es.square().sum() / (n_tokens * n_prefixes)
         minus_e = minus_es[:, -1].contiguous()
         pulls = minus_es.flip(1).cumsum(1).flip(1).div_(n_prefixes)  # on a group: of every prefix that holds it
         flat = pulls.view(n_tokens * n_prefixes, -1)
-        d_z = backend.errors(rows._replace(values=torch.zeros_like(rows.values)), W_dec, flat.neg())[1]  # pull . W_dec[latent]
+        d_z = backend.dots(rows, W_dec, flat)
         d_z.mul_(active).mul_(2 / n_tokens)
         backend.sum_rows(backend.group_by_latent(rows, n_latents), pairs.values * (2 / n_tokens), flat, grads.W_dec)
         backend.sum_rows(backend.group_by_latent(pairs, n_latents), d_z, x_enc, grads.W_enc.T)
         return Backward(minus_e, pulls[:, 0], d_z, loss)
 
 
-def nested(pairs: Pairs, n_latents: int, n_tokens: int) -> tuple[Pairs, int]:
-    """The pairs (ordered by token, then latent) with a row for each (token, group) instead of each token, and the groups."""
-    ends = torch.tensor(group_ends(n_latents))
-    rows = pairs.tokens * len(ends) + torch.searchsorted(ends, pairs.latents, right=True)
+def nested(pairs: Pairs, share: Share, n_tokens: int) -> tuple[Pairs, int]:
+    """The pairs (ordered by token, then latent) with a row for each (token, group) instead of each token, and the groups.
+
+    share: which latents of the dictionary the pairs count from 0.
+    """
+    ends = torch.tensor(group_ends(share.n_latents))
+    rows = pairs.tokens * len(ends) + torch.searchsorted(ends, pairs.latents + share.first, right=True)
     return pairs._replace(tokens=rows, row_offsets=torch.searchsorted(rows, torch.arange(n_tokens * len(ends) + 1))), len(ends)
 
 

@@ -45,10 +45,11 @@ class ReluL1(PenaltyKind):
         minus_e, d_acts = found.errors(acts, x - sae.b_dec, price)
         found.write(acts, minus_e, d_acts.mul_(active))
         acts_sum = found.sum(acts)
-        l0 = active.sum().item() / n_tokens
+        n_active, penalty = trainable.ranks.totals(active.sum().item(), price @ acts_sum)
+        l0 = n_active / n_tokens
         trainable.memory.record(n_tokens, found.latents(active), l0)
         pull = torch.where(norms > 0, price * acts_sum / norms.square(), 0.0)  # of the price on W_dec itself
         grads.W_dec.addcmul_(sae.W_dec, pull.unsqueeze(1))
         grads.b_dec.copy_(minus_e.sum(0)).mul_(2 / n_tokens)
         sum_sq_error = minus_e.square().sum() / n_tokens
-        return Terms(sum_sq_error + price @ acts_sum, sum_sq_error, l0)
+        return Terms(sum_sq_error + penalty, sum_sq_error, l0)

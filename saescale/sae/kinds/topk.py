@@ -8,7 +8,7 @@ from torch import Tensor
 from saescale.sae import kernels, optim
 from saescale.sae.kernels import Pairs, cpu
 from saescale.sae.kinds.contract import Kind
-from saescale.sae.losses import Scalar, Terms, aux_k_gradients
+from saescale.sae.losses import Scalar, Terms, aux_k_gradients, pre_bias_gradient
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE
@@ -72,20 +72,20 @@ class TopK(Kind):
         pre_acts = kernels.pre_activations(x_enc, sae.W_enc, sae.b_enc, trainable.spec.precision)
         pairs = self.select(trainable, pre_acts)
         active = pairs.values > 0
-        l0 = int(active.sum()) / n_tokens
+        l0 = trainable.ranks.totals(int(active.sum()))[0] / n_tokens
         memory.record(n_tokens, pairs.latents if l0 == self.k else pairs.latents[active], l0)
 
         minus_e, pull, d_z, loss = self.backward(trainable, pairs, x_enc, active)
         grads.b_enc.copy_(backend.sum_pairs(pairs, d_z, n_latents))
         along = backend.sum_pairs(pairs, pairs.values * d_z, n_latents)  # of each row of grads.W_dec on that row of W_dec
         aux_loss = 0.0
-        dead = memory.dead(self.dead_after_tokens) if self.aux_coeff else None
-        if dead is not None:
-            weight = float(memory.input_variance) * self.aux_coeff
-            aux_loss, along[dead] = aux_k_gradients(trainable, (x_enc, pre_acts, minus_e), dead, weight)
-            loss = loss + weight * aux_loss
+        if self.aux_coeff:
+            dead, weight = memory.dead(self.dead_after_tokens), float(memory.input_variance) * self.aux_coeff
+            if n_dead := int(trainable.ranks.totals(len(dead))[0]):
+                aux_loss, along[dead] = aux_k_gradients(trainable, (x_enc, pre_acts, minus_e), dead, n_dead, weight)
+                loss = loss + weight * aux_loss
         optim.remove_radial(grads.W_dec, sae.W_dec, along)
-        grads.b_dec.copy_(pull.sum(0)).mul_(2 / n_tokens).addmv_(sae.W_enc, grads.b_enc, alpha=-1)
+        pre_bias_gradient(trainable, pull)
         return Terms(loss, minus_e.square().sum() / n_tokens, l0, aux_loss)
 
     def backward(self, trainable: "Trainable", pairs: Pairs, x_enc: Tensor, active: Tensor) -> Backward:

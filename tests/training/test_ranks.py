@@ -1,0 +1,90 @@
+"""Jobs of several processes, with the real command line: where trunks live, and what a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TWO = ("cluster=local", "cluster.workers=1", "cluster.ranks=2")
+MIXED = ("sae.n_latents=16,40", "train.n_tokens=19200,38400")
+ALL_SHARDED = ("cluster.shard_above_gb=0", "cluster.checkpoint_s=0")
+SLOW = ("sae.n_latents=1024", "train.n_tokens=76800")
+WITHIN = 0.002  # of the final held-out fvu
+
+
+def the_job(bed):
+    (folder,) = (bed.store.root / "jobs").glob("train-*")
+    return folder, json.loads((folder / "job.json").read_text())
+
+
+def test_a_fleet_placed_over_two_ranks_that_share_a_live_harvest_gives_the_bits_of_one_process(bed):
+    alone = bed.another("alone")
+    assert alone.launch(*MIXED).exit_code == 0
+    outcome = bed.launch(*MIXED, *TWO, "activations=live")
+    assert outcome.exit_code == 0, outcome.messages
+    assert sorted(the_job(bed)[1]["homes"].values()) == [0, 1]
+    assert bed.left_by(bed.plan(*MIXED)) == alone.left_by(alone.plan(*MIXED))
+
+
+def processes_of(folder):
+    """By rank: the processes that were started for the job in `folder`."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (path / "cmdline").read_bytes().split(b"\0"):
+                said = dict(e.partition(b"=")[::2] for e in (path / "environ").read_bytes().split(b"\0"))
+                found[int(said[b"RANK"])] = int(path.name)
+        except (OSError, KeyError):
+            continue
+    return found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="only /proc tells which process is which rank")
+def test_a_rank_killed_mid_step_ends_the_job_soon_with_one_sentence_and_the_job_goes_on_with_any_number_of_ranks(bed):
+    alone = bed.another("alone")
+    assert alone.launch(*SLOW).exit_code == 0
+    (run,) = bed.plan(*SLOW).runs
+
+    launched = subprocess.Popen([sys.executable, "-m", "saescale.cli", "launch", "grid", *SLOW, *TWO, *ALL_SHARDED, "--store",
+                                 str(bed.store.root)], cwd=bed.project.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
+    give_up = time.monotonic() + 120
+    while not list(bed.checkpoints(run).glob("step-*.json")):
+        assert launched.poll() is None and time.monotonic() < give_up, launched.communicate()
+        time.sleep(0.02)
+    folder, content = the_job(bed)
+    assert list(content["homes"].values()) == [None]
+    ranks = processes_of(folder)
+    os.kill(ranks[1], signal.SIGKILL)
+    killed = time.monotonic()
+    out, err = launched.communicate(timeout=60)
+    assert time.monotonic() - killed < 30
+    assert launched.returncode == 3 and "(rank 1 of 2) was killed by signal 9" in out + err
+    assert not processes_of(folder)
+    assert "rank 0 of 2 lost another rank" in (folder / "attempts" / "0" / "stderr").read_text()
+    assert "Traceback" not in (folder / "attempts" / "0" / "stderr").read_text()
+
+    reached = max(int(p.stem.split("-")[1]) for p in bed.checkpoints(run).glob("step-*.json"))
+    assert bed.launch(*SLOW).exit_code == 0  # in one process: what two ranks wrote goes on
+    (ours,), (expected,) = bed.left_by(bed.plan(*SLOW)).values(), alone.left_by(alone.plan(*SLOW)).values()
+    assert reached > 0 and ours["metrics"]["fvu"] == pytest.approx(expected["metrics"]["fvu"], rel=WITHIN)
+    rows = [json.loads(line)["step"] for line in ours["metrics.jsonl"].splitlines()]
+    assert rows == [json.loads(line)["step"] for line in expected["metrics.jsonl"].splitlines()]
+
+
+def test_sharded_runs_of_several_kinds_end_at_the_held_out_error_of_one_process(bed):
+    kinds = ("sae=topk,matryoshka,gated", "sae.n_latents=40", "train.n_tokens=19200")
+    alone = bed.another("alone")
+    assert alone.launch(*kinds).exit_code == 0
+    outcome = bed.launch(*kinds, *TWO, *ALL_SHARDED)
+    assert outcome.exit_code == 0, outcome.messages
+    found, expected = bed.left_by(bed.plan(*kinds)), alone.left_by(alone.plan(*kinds))
+    assert found.keys() == expected.keys() and len(found) == 3
+    for run_id, left in found.items():
+        for name in ("fvu", "objective"):
+            assert left["metrics"][name] == pytest.approx(expected[run_id]["metrics"][name], rel=WITHIN), run_id
