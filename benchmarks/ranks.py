@@ -63,7 +63,8 @@ def work(question: str, size: int) -> None:
 class Contestant:
     def __init__(self, question: str, size: int) -> None:
         threads = str(2 if size == 1 else 1)
-        env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **(joint_environment(size) if size > 1 else {})}
+        joint = joint_environment(size) if size > 1 else {}
+        env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **joint}
         self.processes = [subprocess.Popen([sys.executable, "-m", "benchmarks.ranks", "--work", question, str(size)], text=True,
                                            env=env | {"RANK": str(rank)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                           for rank in range(size)]

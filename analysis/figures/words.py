@@ -40,8 +40,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "law_fit": (
         "The fitted surface over its points",
-        "Loss against training tokens, one colour per size. The curves are the chosen law fitted WITHOUT the largest budget, with"
-        " its 95 % band; filled points were fitted, hollow ones predicted.",
+        "Loss against training tokens, one colour per size, with the chosen law and its 95 % band. Where the law can be fitted"
+        " WITHOUT the largest budget, that fit is drawn and the points of that budget, hollow, are predicted.",
     ),
     "residuals": (
         "Residuals of the chosen law",
