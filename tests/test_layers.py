@@ -77,6 +77,11 @@ def test_an_outside_library_has_its_one_room(library):
     assert users - SCRIPTS == ROOMS[library]
 
 
+def test_torch_distributed_has_its_one_room():
+    users = {str(p.relative_to(ROOT)) for p in files() if any(n.startswith("torch.distributed") for n in imports(p))}
+    assert users == {"saescale/training/parallel.py"}
+
+
 def test_campaign_never_imports_training():
     assert not [p for p in files() if wing_of(p) == "campaign" for n in imports(p) if n.startswith("saescale.training")]
 

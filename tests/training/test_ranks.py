@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from saescale.campaign.launch import training_jobs
+from saescale.campaign.local import Worker
+from saescale.records import record
+
 TWO = ("cluster=local", "cluster.workers=1", "cluster.ranks=2")
 MIXED = ("sae.n_latents=16,40", "train.n_tokens=19200,38400")
 ALL_SHARDED = ("cluster.shard_above_gb=0", "cluster.checkpoint_s=0")
@@ -29,6 +33,14 @@ def test_a_fleet_placed_over_two_ranks_that_share_a_live_harvest_gives_the_bits_
     assert outcome.exit_code == 0, outcome.messages
     assert sorted(the_job(bed)[1]["homes"].values()) == [0, 1]
     assert bed.left_by(bed.plan(*MIXED)) == alone.left_by(alone.plan(*MIXED))
+
+
+def claimed(bed, *overrides):
+    """The runs of the plan, ready to be trained."""
+    runs = bed.plan(*overrides).runs
+    for r in runs:
+        record.claim(bed.store.run_dir(r.run_id), r.science, {**r.execution, "checkpoint_s": 0})
+    return runs
 
 
 def processes_of(folder):
@@ -88,3 +100,22 @@ def test_sharded_runs_of_several_kinds_end_at_the_held_out_error_of_one_process(
     for run_id, left in found.items():
         for name in ("fvu", "objective"):
             assert left["metrics"][name] == pytest.approx(expected[run_id]["metrics"][name], rel=WITHIN), run_id
+
+
+def test_a_signal_to_one_rank_stops_all_at_one_step_with_everything_saved(bed):
+    runs = ("sae.n_latents=1024,512", "train.n_tokens=76800")
+    jobs = training_jobs([claimed(bed, *runs)], bed.store, bed.plan(*runs, *TWO).cluster)
+    worker = Worker(jobs[0], json.loads((jobs[0] / "job.json").read_text()))
+    plan = bed.plan(*runs)
+    try:
+        give_up = time.monotonic() + 120
+        while not all(list(bed.checkpoints(r).glob("step-*.json")) for r in plan.runs):
+            assert not worker.poll() and time.monotonic() < give_up
+            time.sleep(0.02)
+        worker.ranks[1].process.terminate()
+        worker.wait()
+    finally:
+        worker.terminate()
+    assert [rank.process.returncode for rank in worker.ranks] == [4, 4]
+    newest = {max(p.stem for p in bed.checkpoints(r).glob("step-*.json")) for r in plan.runs}
+    assert len(newest) == 1 and newest != {"step-0000000600"}
