@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test test-slurm setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
+test-slurm: setup
+	@SAESCALE_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: setup
 	@$(BIN)/ruff check .

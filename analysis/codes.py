@@ -34,6 +34,41 @@ WARNINGS = {
     "two_seeds": "Seed noise is estimated from two seeds per cell; intervals are approximate.",
 }
 
+# Of analysis.fit, for any law on any table.
+WARNINGS |= {
+    "columns_move_together": "Two columns are almost one (correlation of their logarithms above 0.98): the table cannot tell"
+    " their effects apart.",
+    "draws_degenerate": "More than 5 % of the resamples lost a term of the law or did not converge: the data hardly carry all"
+    " of its parameters.",
+    "duplicate_rows": "Some rows are the same in every column that the law reads: if one run was listed twice, it counts twice.",
+    "exponent_at_bound": "An exponent is at the edge of what it may be: the table does not determine it.",
+    "extrapolation_untested": "Too few small runs to hold out the large ones: the prediction intervals are untested.",
+    "few_clusters": "Fewer than ten independent clusters: a wild bootstrap is used, and its intervals are approximate.",
+    "few_rows": "Fewer than three rows per parameter: the law is close to passing through the points by construction.",
+    "fit_not_converged": "The fit did not pass its convergence certificate: do not use its numbers.",
+    "floor_needs_decades": "No column spans two decades: the floor and the exponents beside it trade off against each other and"
+    " none should be quoted without its interval.",
+    "floor_not_identified": "The data do not bound the floor on both sides: only its interval means something.",
+    "intervals_widened": "Fitted to the smaller runs, the law missed the larger ones by more than its intervals allow: prediction"
+    " intervals are widened more than 1.5 times to make up for it.",
+    "lr_at_edge": "The best learning rate of at least one cell is the lowest or highest that was tried there: widen its grid.",
+    "lr_no_minimum": "The loss is not clearly convex in ln lr: there is no best learning rate in this table.",
+    "no_skill": "On held-out larger runs the law predicts no better than the nearest run or a plain power law.",
+    "objective_matters": "An exponent moves by more than one standard error between this objective and least squares: outliers"
+    " or a wrong law decide the answer.",
+    "one_cluster_decides": "Leaving out a single cluster moves an exponent by more than one standard error.",
+    "profile_disagrees": "Bootstrap and profile intervals differ by more than a quarter of their width: the data are few or the"
+    " law is strongly curved here; quote the wider.",
+    "residuals_structured": "The residuals' signs come in long runs along a column: the law bends differently from the data.",
+    "sizes_unconverged": "Some sizes still improved by more than the stop rule allows at their longest horizon and are left out.",
+    "starts_disagree": "Fewer than half of the starts reached the best value: the surface has several basins.",
+    "term_vanished": "A term of the law is as good as zero: the data do not ask for it. Fit the law without it.",
+    "wider_law_needed": "A wider law of the same family fits these data much better (BIC by more than 6) and predicts held-out"
+    " runs better: this one is rejected, see diagnostics['wider'].",
+    "threshold_below_noise": "Less than a quarter of the residuals lie inside the Huber threshold: this is nearly"
+    " least absolute deviations.",
+}
+
 STATUSES = {
     "bracketed": "minimum inside the sampled sizes",
     "flat": "all sizes have the same loss",
@@ -43,4 +78,27 @@ STATUSES = {
     "not_convex": "the fitted curve has no minimum",
     "too_few_sizes": "fewer than three sizes have results",
     "vertex_outside": "the fitted minimum lies outside the sampled sizes",
+}
+
+# Of analysis.isoflop, frontier, allocation and predict, for any table.
+WARNINGS |= {
+    "allocations_disagree": "Two of the three estimates of how size should grow with compute differ by more than their paired"
+    " 95 % interval: at least one of them rests on a wrong assumption. Trust none before you know which.",
+    "budgets_unresolved": "At least one budget has no resolved minimum: too few sizes, none on one side, or a valley as flat as"
+    " its noise. It is left out of every exponent and drawn hollow.",
+    "exponents_do_not_add_up": "The exponents of size and tokens, fitted apart, do not add up to 1 within 0.05: compute is not"
+    " proportional to size times tokens here, or the valleys are badly resolved.",
+    "far_extrapolation": "The prediction lies more than one decade outside what was measured: its interval holds the scatter of"
+    " the data, not the chance that the law changes on the way.",
+    "fewer_than_3_resolved": "Fewer than three budgets have a resolved minimum, so there is no exponent: a line through two"
+    " points always fits. Add budgets, or sizes to those there are.",
+    "frontier_too_short": "Fewer than five runs lie on the frontier of loss against compute: it gives no exponent.",
+    "frontier_unstable": "More than 5 % of the resamples had fewer than three runs on the frontier.",
+    "no_interval": "The fit did not pass its certificate, so no interval is given: do not use the number.",
+    "optimum_not_interior": "In more than 5 % of the draws the surface has no optimum inside: the split is not determined.",
+    "points_repeated": "Some rows agree in size, tokens and loss to the last digit: if they are one run, it counts twice.",
+}
+STATUSES |= {
+    "curvature_uncertain": "the curvature is not known to better than half of itself: the valley may be flat",
+    "fewer_than_5_sizes": "fewer than five sizes",
 }

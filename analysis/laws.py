@@ -1,180 +1,150 @@
-"""Power laws, fitted in logarithms: analytic where linear, otherwise least squares with a convergence certificate."""
+"""The laws that can be fitted, each a declaration; a user's own is a few lines.
 
-import math
-from dataclasses import dataclass
+A law is a sum of terms: a coefficient (linear, never negative) times a formula in columns and exponents (nonlinear),
 
-import numpy as np
-from scipy.optimize import least_squares
+    Law("nd", {"E": "1", "A": "N**-alpha", "B": "D**-beta"}, ranges={"alpha": (0.02, 3), "beta": (0.02, 3)})
 
-GRADIENT_TOLERANCE = 1e-7  # of the scaled gradient, see FloorLaw
-MAX_EXPONENT = 5.0
+Names with a range are parameters, all others columns of the table. For each choice of the exponents the coefficients
+follow by linear least squares, so only the exponents need a range to be sought in. Any formula will do:
 
+    Law("shifted", {"E": "1", "A": "(x + s)**-alpha"}, y="y", ranges={"s": (0.1, 10), "alpha": (0.02, 3)})
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """y = exp(ln_level) (x / x_ref)^slope. `residuals` [point] in ln y; `dof` = points - 2."""
+Derivatives are exact in either case (analysis.formula). A law is data: it is written into the result's JSON and read
+back from there. Residuals are always in ln y.
+"""
 
-    ln_x_ref: float
-    ln_level: float
-    slope: float
-    residuals: np.ndarray
-    dof: int
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
-    def ln(self, ln_x: np.ndarray) -> np.ndarray:
-        return self.ln_level + self.slope * (np.asarray(ln_x) - self.ln_x_ref)
+from analysis import formula
 
-
-def power_law(ln_x: np.ndarray, ln_y: np.ndarray) -> PowerLaw:
-    """Ordinary least squares of ln y on ln x, exact. Errors: `ValueError` under two distinct x."""
-    if len(np.unique(ln_x)) < 2:
-        raise ValueError(f"A power law needs at least 2 distinct budgets, got {len(np.unique(ln_x))}: add budgets.")
-    ln_x, ln_y = np.asarray(ln_x, float), np.asarray(ln_y, float)
-    reference = float(ln_x.mean())
-    centred = ln_x - reference
-    slope = float(centred @ ln_y / (centred @ centred))
-    level = float(ln_y.mean())
-    return PowerLaw(reference, level, slope, ln_y - level - slope * centred, len(ln_x) - 2)
-
-
-def power_laws(ln_x: np.ndarray, ln_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same for many draws: ln_x [point], ln_y [draw, point] with NaN for a point that a draw lost.
-
-    Gives (value at the mean of ln_x [draw], slope [draw]); NaN where fewer than 3 points are left.
-    """
-    keep = np.isfinite(ln_y)
-    weight = keep.astype(float)
-    total = weight.sum(axis=1)
-    safe = np.where(total >= 3, total, 1.0)
-    values = np.where(keep, ln_y, 0.0)
-    mean_x, mean_y = weight @ ln_x / safe, values.sum(axis=1) / safe
-    dx = (ln_x[None] - mean_x[:, None]) * weight
-    spread = (dx**2).sum(axis=1)
-    good = (total >= 3) & (spread > 0)
-    slope = np.divide((dx * values).sum(axis=1), spread, out=np.full(len(ln_y), np.nan), where=good)
-    return np.where(good, mean_y + slope * (np.mean(ln_x) - mean_x), np.nan), slope
+EXPONENT = (0.02, 3.0)
 
 
 @dataclass(frozen=True)
-class FloorLaw:
-    """y = floor + exp(ln_amplitude) (x / x_ref)^-exponent, with its certificate.
+class Law:
+    """One declaration; see the module's words.
 
-    `gradient`: largest |d cost / d parameter| among parameters off their bounds, over the total sum of squares of ln y
-    about its mean; `at_bound` names parameters on a bound; `agreeing_starts` of 4 reached the same cost.
+    terms: coefficient -> formula; "1" is a floor. y: the column that is explained. ranges: exponent -> (low, high) that the
+    grid covers, geometric and held within [0, 2 high] when low > 0, or the name of a column: inside the middle 80 % of its
+    logarithmic range. power: the name of an exponent on the whole sum. levels: columns whose every combination has a level
+    of its own in place of the coefficient. derived: name -> formula in parameters. axis: the columns whose product is the
+    scale along which held-out tests extrapolate. nested: smaller laws to compare with; wider: a larger one that would show that
+    this one is too small.
+    Errors: `ValueError` naming what cannot be read.
     """
 
-    ln_x_ref: float
-    ln_amplitude: float
-    exponent: float
-    floor: float
-    residuals: np.ndarray
-    gradient: float
-    at_bound: tuple[str, ...]
-    agreeing_starts: int
+    name: str
+    terms: Mapping[str, str]
+    y: str = "loss"
+    ranges: Mapping[str, tuple[float, float] | str] = field(default_factory=dict)
+    power: str = ""
+    levels: tuple[str, ...] = ()
+    derived: Mapping[str, str] = field(default_factory=dict)
+    axis: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    wider: str = ""
+
+    def __post_init__(self):
+        used = self._used()
+        if not self.terms or (self.levels and len(self.terms) > 1):
+            raise ValueError(f"The law {self.name!r} needs at least one term, and exactly one where it has levels.")
+        if unused := [name for name in self.ranges if name not in used and name != self.power]:
+            raise ValueError(f"The law {self.name!r} has a range for {', '.join(unused)}, which none of its terms uses.")
+        if self.power and self.power not in self.ranges:
+            raise ValueError(f"The law {self.name!r} needs a range for its power {self.power!r}.")
+        if twice := [name for name in self.terms if name in used]:
+            raise ValueError(f"The law {self.name!r} uses {', '.join(twice)} as a coefficient and inside a term: rename one.")
+        for text in self.derived.values():
+            if unknown := [name for name in formula.names(text) if name not in self.params]:
+                raise ValueError(f"The law {self.name!r} derives {text!r} from {', '.join(unknown)}, not among its parameters.")
+
+    def _used(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for text in self.terms.values() for name in formula.names(text)))
 
     @property
-    def status(self) -> str:
-        """'ok', 'at_bound' or 'not_converged'. The optimiser's own word is not asked."""
-        if not self.gradient <= GRADIENT_TOLERANCE:
-            return "not_converged"
-        return "at_bound" if self.at_bound else "ok"
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns that the law reads, without y, in the order of appearance."""
+        found = [name for name in self._used() if name not in self.ranges]
+        return tuple(dict.fromkeys([*found, *self.levels]))
 
-    def ln(self, ln_x: np.ndarray) -> np.ndarray:
-        return np.log(self.floor + np.exp(self.ln_amplitude - self.exponent * (np.asarray(ln_x) - self.ln_x_ref)))
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        return () if self.levels else tuple(self.terms)
 
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return tuple(self.ranges)
 
-def floor_law(ln_x: np.ndarray, ln_y: np.ndarray) -> FloorLaw:
-    """Least squares of ln y on ln(E + A x^-a), 0 <= E < min y, 0 <= a <= 5.
+    @property
+    def params(self) -> tuple[str, ...]:
+        """Every parameter by name: coefficients, then exponents. Levels are not among them."""
+        return self.coefficients + self.exponents
 
-    From four floors (0, .3, .6, .9 of the lowest y) with A and a projected on each; the best is kept.
-    Errors: `ValueError` under 4 points: three parameters on three points are an interpolation.
-    """
-    if len(ln_x) < 4:
-        raise ValueError(f"A power law with a floor needs at least 4 budgets, got {len(ln_x)}: add budgets.")
-    reference, lowest = float(np.mean(ln_x)), float(np.min(ln_y))
-    dx, y = np.asarray(ln_x, float) - reference, np.asarray(ln_y, float) - lowest
-    starts = [_projected(dx, y, share) for share in (0.0, 0.3, 0.6, 0.9)]
-    found = [_descend(dx, y, point) for point in starts]
-    best = min(found, key=lambda fit: fit.cost)
-    total = float(((y - y.mean()) ** 2).sum())
-    agreeing = int(sum(fit.cost <= best.cost + 1e-9 * total for fit in found))
-    gradient, at_bound = _certificate(best, total)
-    level, exponent, share = best.x
-    floor = 0.0 if "floor" in at_bound and share < 0.5 else share * math.exp(lowest)
-    return FloorLaw(
-        reference, float(level) + lowest, float(exponent), float(floor), -best.fun, gradient, at_bound, agreeing
-    )
+    @property
+    def floor(self) -> str:
+        """The coefficient of the term that depends on nothing, or ''."""
+        return next((name for name, text in self.terms.items() if not formula.names(text) and len(self.terms) > 1), "")
 
+    def positive(self, name: str) -> bool:
+        """Whether a parameter cannot be negative."""
+        return name in self.terms or isinstance(self.ranges[name], str) or self.ranges[name][0] > 0
 
-def _model(point: np.ndarray, dx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ln(share + exp(level - a dx)) [..., x] and its derivatives [..., x, 3] at point [..., 3]; y in units of the lowest."""
-    level, exponent, share = (point[..., i, None] for i in range(3))
-    power = np.exp(level - exponent * dx)
-    value = share + power
-    return np.log(value), np.stack([power / value, -dx * power / value, 1 / value], axis=-1)
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping) -> "Law":
+        ranges = {name: span if isinstance(span, str) else tuple(span) for name, span in record["ranges"].items()}
+        lists = {name: tuple(record[name]) for name in ("levels", "axis", "nested")}
+        return cls(**{**record, "ranges": ranges, **lists})
 
 
-def floor_laws(ln_x: np.ndarray, ln_y: np.ndarray, start: FloorLaw) -> tuple[np.ndarray, np.ndarray]:
-    """`floor_law` for many draws at once from one start: ln_y [draw, point], all finite.
+_N, _D = "N**-alpha", "D**-beta"
+_BOTH = {"alpha": EXPONENT, "beta": EXPONENT}
+_SHARE = "beta / (alpha + beta)"
+_K, _NK = "K**beta_k * N**beta_n", "K**beta_k * N**beta_n * exp(gamma * ln(N) * ln(K))"
+_SIGNED = {"beta_k": (-1.6, 0.6), "beta_n": (-1.3, 0.2)}
+_CROSS, _FLOOR = {"gamma": (-0.3, 0.3)}, {"eta": (-1.6, 0.6)}
+# (1 + (x / x_break)^(1/w))^-w with w = 0.5: the slope turns from alpha to alpha_after within about a decade of x_break.
+_BREAK = "x**-alpha * (1 + (x / x_break)**2)**(0.5 * (alpha - alpha_after))"
 
-    Gives (ln_amplitude, exponent, floor) [draw, 3] and the scaled gradient of each draw's certificate [draw].
-    Projected Levenberg-Marquardt: a parameter on its bound that the gradient pushes outwards is held there.
-    """
-    dx, lowest = ln_x - start.ln_x_ref, ln_y.min(axis=1, keepdims=True)
-    y = ln_y - lowest
-    low, high = np.array([-np.inf, 0.0, 0.0]), np.array([np.inf, MAX_EXPONENT, 1.0])
-    share = start.floor / math.exp(float(start.ln(ln_x).min()))
-    point = np.stack(np.broadcast_arrays(start.ln_amplitude - lowest[:, 0], start.exponent, share), axis=1)
-    point = np.clip(point, low, [np.inf, MAX_EXPONENT, 0.999])
-    damping = np.full(len(y), 1e-3)
-    for _ in range(200):
-        cost, gradient, curvature, free = _state(point, dx, y, low, high)
-        system = curvature * free[:, :, None] * free[:, None, :]
-        diagonal = np.einsum("dii->di", system)
-        diagonal += np.where(free, damping[:, None] * diagonal + 1e-14, 1.0)
-        step = np.linalg.solve(system, -(gradient * free)[..., None])[..., 0]
-        trial = np.clip(point + step, low, high)
-        with np.errstate(all="ignore"):
-            better = ((_model(trial, dx)[0] - y) ** 2).sum(axis=1) <= cost
-        point = np.where(better[:, None], trial, point)
-        damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e8)
-    _, gradient, _, free = _state(point, dx, y, low, high)
-    total = ((y - y.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    scaled = np.abs(gradient * free).max(axis=1) / np.where(total > 0, total, np.nan)
-    return np.stack([point[:, 0] + lowest[:, 0], point[:, 1], point[:, 2] * np.exp(lowest[:, 0])], axis=1), scaled
-
-
-def _state(point: np.ndarray, dx: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray):
-    """Cost [draw], gradient [draw, 3], Gauss-Newton curvature [draw, 3, 3], which parameters may move [draw, 3]."""
-    value, slope = _model(point, dx)
-    residual = value - y
-    gradient = np.einsum("dxi,dx->di", slope, residual)
-    held = ((point <= low) & (gradient > 0)) | ((point >= high) & (gradient < 0))
-    return (residual**2).sum(axis=1), gradient, np.einsum("dxi,dxj->dij", slope, slope), ~held
-
-
-def _projected(dx: np.ndarray, y: np.ndarray, share: float) -> tuple[float, float, float]:
-    line = power_law(dx, np.log(np.exp(y) - share))
-    return line.ln_level, float(np.clip(-line.slope, 1e-6, MAX_EXPONENT - 1e-6)), share
+_DECLARED = [
+    Law("power", {"E": "1", "A": "x**-alpha"}, "y", {"alpha": EXPONENT}, axis=("x",), nested=("power_plain",)),
+    Law("power_plain", {"A": "x**-alpha"}, "y", {"alpha": (-3.0, 3.0)}, axis=("x",)),
+    Law("broken", {"A": _BREAK}, "y", {"alpha": (-3.0, 3.0), "alpha_after": (-3.0, 3.0), "x_break": "x"},
+        axis=("x",), nested=("power_plain", "power")),
+    # N = G (N D)^a minimises A N^-alpha + B D^-beta at fixed product N D (Hoffmann et al. 2022, equation 4, with 6 N D = C).
+    Law("nd", {"E": "1", "A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"),
+        nested=("nd_tied", "nd_plain", "nd_kaplan"), wider="nd_interaction",
+        derived={"a": _SHARE, "b": "alpha / (alpha + beta)", "G": "(alpha * A / (beta * B))**(1 / (alpha + beta))"}),
+    Law("nd_tied", {"E": "1", "A": _N, "B": "D**-alpha"}, ranges={"alpha": EXPONENT}, axis=("N", "D"),
+        derived={"G": "(A / B)**(0.5 / alpha)"}),
+    Law("nd_plain", {"A": _N, "B": _D}, ranges=_BOTH, axis=("N", "D"), derived={"a": _SHARE}),
+    # Kaplan et al. 2020, equation 1.5: L = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D.
+    Law("nd_kaplan", {"A": "N**-ratio", "B": "1 / D"}, ranges={"ratio": EXPONENT, "alpha_D": (0.02, 2.0)}, power="alpha_D",
+        axis=("N", "D"), derived={"alpha_N": "ratio * alpha_D", "a": "1 / (1 + ratio)"}),
+    Law("nd_interaction", {"E": "1", "A": _N, "B": "N**c * D**-beta"}, ranges={**_BOTH, "c": (-1.0, 1.5)}, axis=("N", "D"),
+        derived={"a": "beta / (alpha + beta + c)", "b": "(alpha + c) / (alpha + beta + c)"}, nested=("nd",)),
+    # Gao et al. 2024, their L(n, k): A = exp(alpha), Z = exp(zeta).
+    Law("nk", {"A": _NK, "Z": "K**eta"}, ranges={**_SIGNED, **_CROSS, **_FLOOR}, axis=("N",),
+        nested=("nk_plain", "nk_interaction", "nk_floor")),
+    Law("nk_floor", {"A": _K, "Z": "K**eta"}, ranges={**_SIGNED, **_FLOOR}, axis=("N",), nested=("nk_plain",), wider="nk"),
+    Law("nk_interaction", {"A": _NK}, ranges={**_SIGNED, **_CROSS}, axis=("N",), nested=("nk_plain",), wider="nk"),
+    Law("nk_plain", {"A": _K}, ranges=_SIGNED, axis=("N",)),
+    # ln loss = level(N, D) + curvature (ln lr - ln lr_best)^2 / 2, ln lr_best = ln lr_1 + p_N ln N + p_D ln D: multiplied
+    # out, what does not depend on lr joins the level of its (N, D) cell, and the rest is linear in ln lr and its products.
+    Law("lr", {"A": "exp(0.5 * curvature * ln(lr)**2 - ln(lr) * (s_0 + s_N * ln(N) + s_D * ln(D)))"},
+        ranges={"curvature": (-1.0, 1.0), "s_0": (-1.0, 1.0), "s_N": (-1.0, 1.0), "s_D": (-1.0, 1.0)}, levels=("N", "D"),
+        derived={"p_N": "s_N / curvature", "p_D": "s_D / curvature", "lr_1": "exp(s_0 / curvature)"}),
+]
+LAWS = {law.name: law for law in _DECLARED}
 
 
-def _descend(dx: np.ndarray, y: np.ndarray, point: tuple[float, float, float]):
-    return least_squares(
-        lambda p: _model(p, dx)[0] - y,
-        point,
-        jac=lambda p: _model(p, dx)[1],
-        bounds=([-np.inf, 0.0, 0.0], [np.inf, MAX_EXPONENT, 1.0]),
-        ftol=1e-15,
-        xtol=1e-15,
-        gtol=1e-15,
-        max_nfev=300,
-    )
-
-
-def _certificate(fit, total: float) -> tuple[float, tuple[str, ...]]:
-    """Scaled gradient over the parameters off their bounds, and the names of those on one."""
-    level, exponent, share = fit.x
-    on = {"exponent": exponent < 1e-6 or exponent > MAX_EXPONENT - 1e-6, "floor": share < 1e-6 or share > 1 - 1e-6}
-    gradient = np.abs(fit.jac.T @ fit.fun)
-    free = np.array([True, not on["exponent"], not on["floor"]])
-    scaled = float(gradient[free].max() / total) if total > 0 else math.inf
-    return scaled, tuple(name for name, is_on in on.items() if is_on)
+def find(law: "str | Law") -> Law:
+    """A law by name, or itself. Errors: `ValueError` listing the names."""
+    if isinstance(law, Law):
+        return law
+    if law not in LAWS:
+        raise ValueError(f"There is no law {law!r}: choose one of {', '.join(LAWS)}, or declare one with analysis.Law.")
+    return LAWS[law]

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis.collapse import collapse
+
 # Coefficients of the standardised columns carry the prior N(0, 1 / RIDGE): 0.001 moves a fit to 300 concepts by about
 # 1e-5 and keeps it finite where presence is separated by frequency (all present, none present, a clean step).
 RIDGE = 1e-3
@@ -41,7 +43,7 @@ def fit_presence(concepts: dict, tau: float = 0.5, draws: int = 400, seed: int =
                 (per e-fold of frequency), f50, f50_interval, status, bound, c = f50 * n_alive and c_interval.
                 status: "inside range"; "> f_max" or "< f_min" (then f50 is null and `bound` holds that end of the
                 range); or "not rising". In an interval null means: beyond the sampled range on that side.
-    joint       for "trained" and "untrained": q, q_interval, slopes, c_at_q1, collapse_share; null with a `reason`
+    joint       for "trained" and "untrained": q, q_interval, slopes, c_at_q1, collapse_share, collapse_p; null with a `reason`
                 when fewer than MIN_EACH_WAY pairs are present or absent, or with one size only
     ratios      per size, trained f50 / untrained f50: value, or bound with relation "<=" or ">="; at_most_half
     changes     share of concepts whose presence differs between trained sizes; gained and lost, smallest to largest
@@ -62,6 +64,7 @@ def fit_presence(concepts: dict, tau: float = 0.5, draws: int = 400, seed: int =
     kinds = (("trained", True), ("untrained", False))
     return {
         "schema": 1,
+        "count": "n_alive",
         "tau": tau,
         "draws": draws,
         "ridge": RIDGE,
@@ -225,26 +228,9 @@ def fit_joint(data: Observations, weights: np.ndarray) -> dict:
         "q1_intercept": float(one[0]),
         "q1_slope": float(one[1]),
         "c_at_q1": float(np.exp(-one[0] / one[1])) if one[1] > 0 else None,
-        "collapse_share": _collapse_share(data, together, one),
+        **collapse(data, coef[0], one, fit_logistic),
         "reason": None,
     }
-
-
-def _log_likelihood(present: np.ndarray, logit: np.ndarray) -> float:
-    return float(-np.logaddexp(0.0, np.where(present > 0, -logit, logit)).sum())
-
-
-def _collapse_share(data: Observations, together: np.ndarray, one: np.ndarray) -> float | None:
-    """(lnL of one curve in f * n_alive - lnL of frequency alone) / (lnL of separate curves - the same)."""
-
-    def best(mask: np.ndarray) -> float:
-        coef = fit_logistic(data.ln_f[mask][:, None], data.present[mask], np.ones((1, mask.sum())))[0]
-        return _log_likelihood(data.present[mask], coef[0] + coef[1] * data.ln_f[mask])
-
-    alone = best(np.ones(len(data.present), dtype=bool))
-    separate = sum(best(data.ln_n == n) for n in np.unique(data.ln_n))
-    gained = _log_likelihood(data.present, one[0] + one[1] * together) - alone
-    return gained / (separate - alone) if separate > alone + 1e-9 else None
 
 
 def _q_only(joint: dict) -> dict:

@@ -8,40 +8,43 @@ import pandas as pd
 
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
+from analysis.markup import table
+from analysis.report_laws import sections
 from analysis.summary import exponent_rows
 
 
-def write_report(sweep_dir: Path, plan: dict, table: pd.DataFrame, fits: dict, figures: list[dict]) -> Path:
+def write_report(sweep_dir: Path, plan: dict, rows: pd.DataFrame, fits: dict, figures: list[dict]) -> Path:
     """Write `sweep_dir`/report/index.html and give its path.
 
     `figures` are what `analysis.figures.write` gave, drawn into `sweep_dir`/report/figures/. Everything that came from
     a user or a file is escaped.
     """
     css = resources.files("analysis").joinpath("page.css").read_text(encoding="utf-8")
-    sections = [
-        _head(plan, table, fits),
+    parts = [
+        _head(plan, rows, fits),
         _exponents(fits),
         _warnings(fits),
         _figures(figures),
         _budgets(fits),
-        _left_out(plan, table),
+        *sections(fits),
+        _left_out(plan, rows),
         _how(plan, fits),
     ]
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(str(plan.get('sweep', 'sweep')))}: scaling report</title>\n<style>\n{css}</style>\n</head>\n"
-        "<body>\n<main>\n" + "\n".join(section for section in sections if section) + "\n</main>\n</body>\n</html>\n"
+        "<body>\n<main>\n" + "\n".join(section for section in parts if section) + "\n</main>\n</body>\n</html>\n"
     )
     return write_aside(Path(sweep_dir) / "report" / "index.html", page)
 
 
-def _head(plan: dict, table: pd.DataFrame, fits: dict) -> str:
-    done = int((table["state"] == "done").sum())
+def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
+    done = int((rows["state"] == "done").sum())
     good = sum(budget["status"] == "bracketed" for budget in fits["budgets"])
-    flops = table.loc[table["state"] == "done", "flops_dense"].sum()
-    seeds = table.loc[table["state"] == "done", "seed"].nunique()
-    cards = [(f"{done} / {len(table)}", "runs done"), (f"{good} / {len(fits['budgets'])}", "valleys bracketed")]
+    flops = rows.loc[rows["state"] == "done", "flops_dense"].sum()
+    seeds = rows.loc[rows["state"] == "done", "seed"].nunique()
+    cards = [(f"{done} / {len(rows)}", "runs done"), (f"{good} / {len(fits['budgets'])}", "valleys bracketed")]
     cards += [(str(seeds), "seeds"), (f"{flops:.2g}" if done else "0", "dense FLOPs trained")]
     boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(words)}</span></div>" for value, words in cards)
     question = str(plan.get("question") or "What does this sweep say?")
@@ -64,19 +67,6 @@ def _answer(fits: dict) -> str:
     )
 
 
-def _table(columns: list[tuple[str, bool]], rows: list[list], marked: int | None = None) -> str:
-    """columns: (heading, is a number). Cells are escaped; column `marked` is coloured by being 'bracketed' or not."""
-    head = "".join(f'<th class="{"n" if numeric else ""}">{escape(name)}</th>' for name, numeric in columns)
-    body = ""
-    for row in rows:
-        body += "<tr>"
-        for i, (cell, (_, numeric)) in enumerate(zip(row, columns, strict=True)):
-            name = "n" if numeric else "" if i != marked else "ok" if str(cell).startswith("bracketed") else "off"
-            body += f'<td class="{name}">{escape(str(cell))}</td>'
-        body += "</tr>\n"
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
-
-
 def _exponents(fits: dict) -> str:
     rows = []
     for name, estimate, low, high, note in exponent_rows(fits):
@@ -87,7 +77,7 @@ def _exponents(fits: dict) -> str:
         "Intervals hold seed noise and the scatter of the budgets around each law. They do not hold what would shift all"
         " budgets together: the learning-rate rule, the kind of SAE, the way a valley is fitted, another held-out text."
     )
-    return f'<h2>Exponents</h2>\n{_table(columns, rows)}\n<p class="quiet">{escape(words)} {escape(_other_fits(fits))}</p>'
+    return f'<h2>Exponents</h2>\n{table(columns, rows)}\n<p class="quiet">{escape(words)} {escape(_other_fits(fits))}</p>'
 
 
 def _other_fits(fits: dict) -> str:
@@ -143,24 +133,24 @@ def _budgets(fits: dict) -> str:
         rows.append([f"{b['target_flops']:.3g}", status, f"{len(b['points'])} of {b['n_sizes_planned']}"])
         rows[-1] += [f"{n['estimate']:,.0f}" if n else "-", limits, f"{tokens['estimate']:,.0f}" if n else "-"]
         rows[-1] += [f"{y['estimate']:.4g}" if n else "-", best]
-    return f"<h2>Budgets</h2>\n{_table(columns, rows, marked=1)}" if rows else ""
+    return f"<h2>Budgets</h2>\n{table(columns, rows, marked=1)}" if rows else ""
 
 
-def _left_out(plan: dict, table: pd.DataFrame) -> str:
+def _left_out(plan: dict, runs: pd.DataFrame) -> str:
     out = ""
-    unfinished = table[table["state"] != "done"]
+    unfinished = runs[runs["state"] != "done"]
     if len(unfinished):
         rows = [[row.run_id, row.state, row.reason] for row in unfinished.itertuples()]
-        listing = _table([("run", False), ("state", False), ("reason", False)], rows)
+        listing = table([("run", False), ("state", False), ("reason", False)], rows)
         out += f"<h2>Runs without a result</h2>\n{_folded(listing, len(rows), 'runs')}\n"
-    noted = table[(table["state"] == "done") & (table["reason"] != "")]
+    noted = runs[(runs["state"] == "done") & (runs["reason"] != "")]
     if len(noted):
-        listing = _table([("run", False), ("what is missing", False)], [[r.run_id, r.reason] for r in noted.itertuples()])
+        listing = table([("run", False), ("what is missing", False)], [[r.run_id, r.reason] for r in noted.itertuples()])
         out += f"<h2>Results with a gap</h2>\n{_folded(listing, len(noted), 'runs')}\n"
     excluded = plan.get("excluded") or []
     if excluded:
         rows = [[e.get("grid", ""), _cell(e.get("cell", {})), e.get("reason", "")] for e in excluded]
-        listing = _table([("grid", False), ("cell", False), ("reason", False)], rows)
+        listing = table([("grid", False), ("cell", False), ("reason", False)], rows)
         out += f"<h2>Cells excluded from the plan</h2>\n{_folded(listing, len(rows), 'cells')}\n"
     return out
 

@@ -21,7 +21,41 @@ def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, flo
             continue
         value = law[value_name]
         rows.append((words, value["estimate"], value["lo"], value["hi"], _note(law_name, law, budgets)))
-    return rows + _presence_rows(fits.get("presence"))
+    return rows + _split_rows(fits) + _rate_rows(fits.get("learning_rate")) + _presence_rows(fits.get("presence"))
+
+
+def _split_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """The exponent of the best size by the fitted surface and by the cubic valleys; a disagreement is said."""
+    block = fits.get("allocation") or {}
+    if "estimates" not in block:
+        return []
+    note = "; ".join(
+        f"{' and '.join(pair['between'])} disagree on the best size's exponent"
+        for pair in block["disagreement"]
+        if pair["disagree"]
+    )
+    rows = []
+    for method, words in (
+        ("parametric", f"n* ~ C^a by the surface {block['law']}: a"),
+        ("isoflop", "n* ~ C^a by cubic valleys: a"),
+    ):
+        one = block["estimates"][method]
+        a = one.get("a") or {"estimate": None, "lo": None, "hi": None}
+        rows.append((words, a["estimate"], a["lo"], a["hi"], one.get("reason", note)))
+    return rows
+
+
+def _rate_rows(block: dict | None) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """How the best learning rate moves with size and with tokens."""
+    if not block or "fit" not in block:
+        return []
+    fit, edges = block["fit"], len(block["edges"])
+    note = f"the best rate is at the edge of its grid in {edges} cells" if edges else ""
+    rows = []
+    for name, words in (("p_N", "best lr ~ n^p T^q: p"), ("p_D", "best lr ~ n^p T^q: q")):
+        lo, hi = (fit["intervals"] or {}).get(name) or (None, None)
+        rows.append((words, fit["derived"][name], lo, hi, note))
+    return rows
 
 
 def _presence_rows(presence: dict | None) -> list[tuple[str, float | None, float | None, float | None, str]]:

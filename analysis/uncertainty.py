@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.isoflop import Cells, vertices
+from analysis.valleys import Cells, vertices
 
 PRIOR_DOF = 4  # weight of the pooled seed variance beside a cell's own, in degrees of freedom
 WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])

@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from saescale import cli_cluster, cli_laws, cli_triage
+from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
+from saescale.door import again as _again
+from saescale.door import plan_of as _plan
+from saescale.door import print_json as _print_json
 
 app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
-SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a file in sweeps/.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides in Hydra's grammar.")]
-StoreRoot = Annotated[Path, typer.Option("--store", envvar="SAESCALE_STORE", help="Where runs are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-RUNS = Path("runs")
-
-
-@app.command()
-def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
-    """Show every run of a sweep before spending anything: tokens, FLOPs, time, disk, exclusions."""
-    from saescale import screen
-    from saescale.campaign import status
-
-    planned, at = _plan(sweep, overrides, store)
-    found = status.states(planned.runs, at)
-    _print_json(screen.plan_json(planned, found)) if json else screen.show_plan(planned, found, _again(sweep, overrides, store))
-
-
-@app.command()
-def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,
-           retry: Annotated[bool, typer.Option("--retry", help="Also train runs again that failed.")] = False) -> None:
-    """Train what is missing. Safe to repeat: finished runs are never trained twice."""
-    from saescale import screen
-    from saescale.campaign.launch import launch as start
-
-    planned, at = _plan(sweep, overrides, store)
-    with screen.progress(quiet=json) as bars:
-        outcome = start(planned, at, bars, retry)
-    _print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, _again(sweep, overrides, store))
-    raise typer.Exit(outcome.exit_code)
-
-
-@app.command()
-def status(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
-    """Say where every run stands. Exit code 0 all done, 3 some stopped or failed, 4 some running or not begun."""
-    from saescale import screen
-    from saescale.campaign.status import states
-
-    planned, at = _plan(sweep, overrides, store, save_it=False)
-    found = states(planned.runs, at)
-    _print_json(screen.states_json(found)) if json else screen.show_states(planned, found, _again(sweep, overrides, store))
-    kinds = {s.state for s in found.values()}
-    raise typer.Exit(3 if kinds & {"failed", "stopped", "damaged"} else 4 if kinds & {"running", "new"} else 0)
+cli_cluster.register(app)
+cli_triage.register(app)
 
 
 @app.command()
@@ -80,15 +45,9 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
         f"saescale fit {_again(sweep, overrides, store)}")
 
 
-@app.command()
-def fit(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
-    """Fit the laws of a collected sweep and write fits.json."""
-    from saescale import screen
-    from saescale.study import Study
-
-    study = Study.of(sweep, overrides or [], store)
-    fits = study.fit()
-    _print_json(fits) if json else screen.show_laws(study.exponents(fits), f"saescale figures {_again(sweep, overrides, store)}")
+app.command()(cli_laws.fit)
+app.command()(cli_laws.isoflop)
+app.command()(cli_laws.predict)
 
 
 @app.command()
@@ -148,33 +107,6 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     page = study.report()
     screen.show_laws(study.exponents(fits), None)
     screen.say(f"report: {page}", f"saescale plan {_again('demo', ['sae=relu_l1'], store)}")
-
-
-def _plan(sweep: str, overrides: list[str] | None, root: Path, save_it: bool = True) -> tuple[Any, Any]:
-    from saescale.campaign.plan import make_plan, save
-    from saescale.campaign.sweep import load
-    from saescale.records.store import Store
-
-    store = Store(root.absolute())
-    if save_it:
-        store.require_writable()
-    planned = make_plan(load(sweep, overrides or []), store)
-    if save_it:
-        save(planned, store)
-    return planned, store
-
-
-def _again(sweep: str, overrides: list[str] | None, store: Path) -> str:
-    """The sweep, its overrides and its store as the user may type them again."""
-    import shlex
-
-    return shlex.join([sweep, *(overrides or []), *(["--store", str(store)] if store != RUNS else [])])
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    print(json.dumps(value, indent=1, default=str))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from saescale import kinds
+from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
 
 KINDS = tuple(kinds.KINDS)
 SPARSITY_WARMUPS = ("tokens", "horizon")
 KERNELS = ("auto", "cpu", "numba")
 PRECISIONS = ("float32", "bfloat16")
+CLUSTERS = ("inprocess", "local", "slurm")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
@@ -103,7 +106,8 @@ class BudgetConfig:
 @dataclass(frozen=True)
 class ClusterConfig:
     """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
-    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one."""
+    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one. `job`,
+    `rules` and `slurm` are what only kind=slurm reads: the request of a job, other requests by rule, and the site."""
 
     kind: str
     workers: int
@@ -114,6 +118,9 @@ class ClusterConfig:
     log_every_tokens: int
     ranks: int = 1
     shard_above_gb: float | None = None
+    job: Request | None = None
+    rules: tuple[Rule, ...] = ()
+    slurm: SlurmConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -153,12 +160,14 @@ class Config:
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
                "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
-               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, ("inprocess", "local")),
+               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
                "track.kind": (c.track.kind, ("off",))}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
+    if c.cluster.kind == "slurm" and (c.cluster.job is None or c.cluster.slurm is None):
+        raise ValueError("cluster.kind='slurm' needs cluster.job and cluster.slurm. Copy conf/cluster/slurm.yaml.")
     hook = c.lm.hook_name
     if hook is not None and not (hook.startswith("blocks.") and hook.endswith(HOOK_SITES) and hook.count(".") == 2):
         raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with SITE one of: "
@@ -199,24 +208,51 @@ def lookup(config: Any, dotted: str) -> Any:
     return config
 
 
-def from_mapping(given: Mapping[str, Any]) -> Config:
-    """Config from the nested mapping Hydra composed; raises ValueError on unknown keys and wrong types."""
-    return _build(Config, given, "")
+def from_mapping(given: Mapping[str, Any], known: dict[str, Any] | None = None) -> Config:
+    """Config from the nested mapping Hydra composed; raises ValueError on unknown keys and wrong types.
+
+    `known` keeps the groups that were built before, by what they say: the cells of a sweep differ in few of them.
+    """
+    if known is None:
+        return _build(Config, given, "")
+    built = {}
+    for name, kind in _hints(Config).items():
+        value = given.get(name)
+        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            text = f"{name} {value!r}"
+            if text not in known:
+                known[text] = _typed(kind, value, name)
+            built[name] = known[text]
+    return _build(Config, {**given, **built}, "")
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for key in given:
         if key not in hints:
             raise ValueError(unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in hints]))
     values = {}
     for name, kind in hints.items():
         if name not in given:
-            if hasattr(cls, name):  # the dataclass has a default
-                continue
+            if hasattr(cls, name) or cls.__dataclass_fields__[name].default_factory is not dataclasses.MISSING:
+                continue  # the dataclass has a default
             raise ValueError(f"{prefix}{name} is missing. Set it in conf/ or as an override.")
         values[name] = _typed(kind, given[name], f"{prefix}{name}")
     return cls(**values)
+
+
+def _collected(kind: Any, value: Any, key: str) -> Any:
+    """A list of settings, or a mapping of names to texts."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{key}={value!r} is not a list. Write {key}: [...].")
+        return tuple(_typed(typing.get_args(kind)[0], v, f"{key}[{i}]") for i, v in enumerate(value))
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={value!r} is not a mapping. Write {key}: {{NAME: text}}.")
+    return {str(k): _typed(str, v, f"{key}.{k}") for k, v in value.items()}
 
 
 def unknown_key(key: str, known: typing.Sequence[str]) -> str:
@@ -230,12 +266,18 @@ def unknown_key(key: str, known: typing.Sequence[str]) -> str:
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):
+            return value
         if not isinstance(value, Mapping):
             raise ValueError(f"{key}={value!r} is not a group of settings.")
         return _build(kind, value, f"{key}.")
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
+    if dataclasses.is_dataclass(options[0]):
+        return _typed(options[0], value, key)
+    if typing.get_origin(kind) in (tuple, dict):
+        return _collected(kind, value, key)
     if isinstance(value, bool):
         value = str(value)
     for option in options:

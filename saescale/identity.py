@@ -11,15 +11,18 @@ import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
 NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None}
+SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
 
 
+@lru_cache(4096, typed=True)
 def canonical_number(value: float) -> int | float:
     """One form per number: whole numbers below 2**63 as int, everything else as float.
 
@@ -41,7 +44,12 @@ def canonical_number(value: float) -> int | float:
 
 def canonical(value: Any) -> Any:
     """`value` with numbers in one form; raises ValueError for a type that has no stable text."""
-    if value is None or isinstance(value, (bool, str)):
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is dict and all(type(k) is str for k in value):  # the common case, without asking what a mapping is
+        return {k: canonical(value[k]) for k in sorted(value)}
+    if isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):
         return canonical_number(value)
@@ -58,21 +66,31 @@ def flatten(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in block.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        if type(value) is dict or (type(value) not in SCALARS and isinstance(value, Mapping)):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def digest(block: Any) -> str:
     """SHA-256 of the canonical JSON, 64 hex characters."""
-    text = json.dumps(canonical(block), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _sha256(canonical(block))
+
+
+def _sha256(canonical_block: Any) -> str:
+    text = json.dumps(canonical_block, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hashed(science: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
-    flat = canonical(flatten(science))
+    return _hashed_flat(canonical(flatten(science)), without)
+
+
+def _hashed_flat(flat: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
     kept = {k: v for k, v in flat.items()
             if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
-    return digest({"schema": SCHEMA, "science": kept})
+    return _sha256({"schema": SCHEMA, "science": kept})
 
 
 def fingerprint(science: Mapping[str, Any]) -> str:
@@ -87,25 +105,30 @@ def short_number(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if e else text
 
 
-def run_id(science: Mapping[str, Any]) -> str:
-    """Readable prefix and 10 hex digits of the fingerprint, e.g. `L1-topk-n1024-k16-C2.5e10-s0-9f31c2abcd`.
+def names(science: Mapping[str, Any]) -> tuple[str, str]:
+    """(run_id, trunk_id), both from one reading of the block: planning asks this of thousands.
 
-    The prefix is for people; nothing is ever parsed from it.
+    run_id is a readable prefix and 10 hex digits of the fingerprint, e.g. `L1-topk-n1024-k16-C2.5e10-s0-9f31c2abcd`;
+    trunk_id has the same hash without the horizon and its decay (HORIZON_KEYS). Prefixes are for people; nothing is ever
+    parsed from them.
     """
+    flat = canonical(flatten(science))
     sae, train = science["sae"], science["train"]
     flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
     target = sae.get("target_l0")
-    penalty = f"t{short_number(target)}" if target else f"l{short_number(sae['sparsity_coeff'] or 0)}"
+    penalty = f"t{short_number(target)}" if target else f"l{short_number(sae.get('sparsity_coeff') or 0)}"
     sparsity = f"k{sae['k']}" if sae.get("k") else penalty
-    return (f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-{sparsity}"
-            f"-C{short_number(flops)}-s{train['seed']}-{fingerprint(science)[:10]}")
+    head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}"
+    return (f"{head}-{sparsity}-C{short_number(flops)}-s{train['seed']}-{_hashed_flat(flat)[:10]}",
+            f"{head}-s{train['seed']}-{_hashed_flat(flat, HORIZON_KEYS)[:10]}")
+
+
+def run_id(science: Mapping[str, Any]) -> str:
+    return names(science)[0]
 
 
 def trunk_id(science: Mapping[str, Any]) -> str:
-    """Name of the trunk: the same hash without the horizon and its decay (HORIZON_KEYS)."""
-    sae = science["sae"]
-    head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}-s{science['train']['seed']}"
-    return f"{head}-{_hashed(science, HORIZON_KEYS)[:10]}"
+    return names(science)[1]
 
 
 def hook_label(hook_name: str | None) -> str:

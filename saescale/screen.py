@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import memory, placement, price
+from saescale.campaign import explain, memory, placement, price
 from saescale.campaign.fleets import fleets
+from saescale.campaign.groups import groups as resource_groups
 from saescale.campaign.launch import Outcome
-from saescale.campaign.plan import Plan
+from saescale.campaign.plan import Plan, PlannedRun
+from saescale.campaign.resources import requests
 from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
-STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts"}
+SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
+STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -76,9 +79,12 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
     for name in ("grid", "kind", "FLOPs", "n_latents", "tokens", "steps", "lr", "error", "runs", "done"):
         if several or name != "kind":
             table.add_column(name, justify="left" if name in ("grid", "kind") else "right")
-    for grid, kind, *rest in plan_rows(plan, found):
+    rows = plan_rows(plan, found)
+    for grid, kind, *rest in rows[:SHOWN_POINTS]:
         table.add_row(grid, *[kind] * several, *rest)
     console.print(table)
+    if len(rows) > SHOWN_POINTS:
+        console.print(f"... and {len(rows) - SHOWN_POINTS} more grid points; --json lists all")
     for line in excluded_lines(plan.excluded):
         console.print(f"[yellow]excluded[/] {escape(line)}", soft_wrap=True)
     cost = price.price(todo)
@@ -87,16 +93,29 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
                   f"{number(cost.flops)} dense FLOPs")
     if todo:
         saved = 1 - cost.tokens / cost.tokens_alone
-        console.print(f"estimated {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
+        console.print(f"{price.sources_of(todo)} {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
                       f"{cost.disk_gb:.2f} GB of runs, {price.activations_gb(todo, plan.n_train_tokens):.2f} GB of activations; "
                       f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
                       f"({saved:.0%} saved)", soft_wrap=True)
         console.print(escape(price.sharing(todo)), soft_wrap=True)
         packed = fleets(todo, plan.cluster)
-        for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster)):
+        for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
+                     *group_lines(plan, todo)):
             console.print(escape(line), soft_wrap=True)
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
+
+
+def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
+    """On a cluster: the jobs of each resource group, and the GPU-hours of all against the sweep's cap."""
+    if plan.cluster.kind != "slurm":
+        return []
+    groups = resource_groups(todo, plan)
+    lines = [f"group {g.request.label}: {price.counted(g.n_jobs, 'job')}, {sum(map(len, g.fleets))} runs, the longest "
+             f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
+    cap = plan.sweep.caps.get("gpu_hours")
+    total = sum(g.gpu_hours for g in groups)
+    return [*lines, f"total: {total:.3g} GPU-hours ({price.sources_of(todo)})" + (f", cap {cap:g}" if cap is not None else "")]
 
 
 def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -131,8 +150,9 @@ def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]
 
 def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
     out = plan.to_json()
-    for r in out["runs"]:
-        r["state"] = found[r["run_id"]].state
+    request = requests(plan.cluster)
+    for r, run in zip(out["runs"], plan.runs, strict=True):
+        r |= {"state": found[run.run_id].state, **explain.costs(run, request(run))}
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     packed = fleets(todo, plan.cluster)
     return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)},
@@ -144,9 +164,11 @@ def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
 def show_outcome(outcome: Outcome, again: str) -> None:
     for message in outcome.messages:
         console.print(f"[red]{escape(message)}[/]", soft_wrap=True)
+    for note in outcome.notes:
+        console.print(escape(note), soft_wrap=True)
     if outcome.started == 0:
         console.print("0 to run: nothing was started.")
-    line = ", ".join(f"{n} {s}" for s, n in _counts(outcome.states))
+    line = ", ".join(f"{n} {s}" for s, n in counts(outcome.states))
     for run_id, s in outcome.states.items():
         if s.state == "failed":
             console.print(f"[red]failed[/] {run_id}: {escape(s.reason)}", soft_wrap=True)
@@ -157,28 +179,18 @@ def show_outcome(outcome: Outcome, again: str) -> None:
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {"started": outcome.started, "exit_code": outcome.exit_code, "messages": list(outcome.messages),
-            "counts": dict(_counts(outcome.states)), "states": states_json(outcome.states)}
+            "notes": list(outcome.notes),
+            "counts": dict(counts(outcome.states)), "states": states_json(outcome.states)}
 
 
-def _counts(found: Mapping[str, RunState]) -> list[tuple[str, int]]:
+def counts(found: Mapping[str, RunState]) -> list[tuple[str, int]]:
     counts = Counter(s.state for s in found.values())
     return [(s, counts[s]) for s in STATES if counts[s]]
 
 
 def states_json(found: Mapping[str, RunState]) -> dict[str, Any]:
-    return {k: {"state": s.state, "reason": s.reason} for k, s in found.items()}
-
-
-def show_states(plan: Plan, found: Mapping[str, RunState], again: str) -> None:
-    for run_id, s in found.items():
-        if s.state not in ("done", "new"):
-            share = ""
-            if s.progress and s.progress.get("n_tokens"):
-                share = f"{s.progress['tokens'] / s.progress['n_tokens']:.0%}"
-            console.print(f"{s.state:<8} {run_id} {share} {escape(s.reason)}", soft_wrap=True)
-    complete = all(s.state == "done" for s in found.values())
-    say(f"{plan.sweep.folder_name}: " + ", ".join(f"{n} {s}" for s, n in _counts(found)),
-        f"saescale {'collect' if complete else 'launch'} {again}")
+    return {k: {"state": s.state, "reason": s.reason} | ({"progress": dict(s.progress)} if s.progress else {})
+            for k, s in found.items()}
 
 
 def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None) -> None:

@@ -52,10 +52,13 @@ class Study:
         return read_json(self.path("concepts.json"))
 
     def fit(self) -> dict[str, Any]:
-        from analysis.fit import fit_sweep
+        from analysis.firing import firing
         from analysis.presence import fit_presence
+        from analysis.sweep_fit import fit_sweep
+        from analysis.sweep_laws import sweep_laws
 
-        fits = fit_sweep(self.table())
+        table = self.table()
+        fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
         scored = self.concepts()
         if scored is not None:
             fits["presence"] = fit_presence(scored)
@@ -78,7 +81,7 @@ class Study:
         from analysis import figures
 
         table, fits, folder = self.table(), self.fits(), self.path("report/figures")
-        drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table)]
+        drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn.append(figures.write("concept_presence", folder, scored, fits["presence"]))

@@ -47,6 +47,10 @@ EXECUTION_KEYS = {
     "cluster.ranks": 2, "cluster.shard_above_gb": 0.5,
     "budget.tolerance": 0.5, "budget.min_steps": 1,
     "budget.min_warmups": 0, "activations.source": "live",
+    "cluster.job": {"gpus": 8, "gpu_type": "h100", "cpus": 4, "memory": "9G", "time": "9h", "partition": "gpu"},
+    "cluster.rules": [{"when": "n_latents > 9", "memory": "99G"}],
+    "cluster.slurm": {"account": "lab", "qos": None, "constraint": None, "setup": ["module load x"], "environment": {"A": "b"},
+                      "max_array_size": 9, "max_submit": 9, "signal_delay_s": 9},
 }
 
 
@@ -123,7 +127,8 @@ def test_the_two_lists_above_name_every_setting():
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
                  "track.kind", "train.sparsity_warmup_tokens",
-                 "sae.target_l0", "sae.bandwidth", "sae.warmup"} | {f"activations.{k}" for k in SYNTHETIC}
+                 "sae.target_l0", "sae.bandwidth", "sae.warmup",
+                 "cluster.rules", "cluster.job", "cluster.slurm"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
 
@@ -171,7 +176,7 @@ def test_a_negative_budget_is_refused():
 @pytest.mark.parametrize(("key", "value", "choice"), [
     ("sae.kind", "grated", "batchtopk, gated, jumprelu"),
     ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
-    ("cluster.kind", "slurm", "inprocess, local"), 
+    ("cluster.kind", "pbs", "inprocess, local, slurm"),
     ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
     assert choice in refused({key: value})

@@ -63,7 +63,7 @@ def test_a_new_key_at_its_neutral_default_keeps_old_ids(monkeypatch):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_trunk_id_ignores_the_horizon_and_its_decay_and_nothing_else(key):
-    other = changed(key, "something else") if key not in ("sae.n_latents", "sae.k") else changed(key, 512)
+    other = changed(key, "something else") if key not in ("sae.n_latents", "sae.k", "sae.sparsity_coeff") else changed(key, 512)
     if key in ("train.n_tokens", "lm.d_in"):
         other = changed(key, 256)
     same = identity.trunk_id(other)[-10:] == identity.trunk_id(SCIENCE)[-10:]  # the hash, not the readable prefix

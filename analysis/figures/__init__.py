@@ -12,16 +12,32 @@ FIGURES: dict[str, str] = {
     "optimal_allocation": "analysis.figures.optimal_allocation:draw",
     "quality_vs_compute": "analysis.figures.quality_vs_compute:draw",
     "kinds": "analysis.figures.kinds:draw",
+    "law_fit": "analysis.figures.law_fit:draw",
+    "residuals": "analysis.figures.residuals:draw",
+    "valleys": "analysis.figures.valleys:draw",
+    "split": "analysis.figures.split:draw",
+    "exponents": "analysis.figures.exponents:draw",
+    "learning_rate": "analysis.figures.learning_rate:draw",
+    "firing": "analysis.figures.firing:draw",
     "concept_presence": "analysis.figures.presence:draw",
 }
-SWEEP_FIGURES = tuple(name for name in FIGURES if name not in ("kinds", "concept_presence"))  # these draw (table, fits)
+SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
+LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
+MORE_FIGURES = ("learning_rate", "firing")  # (table, fits) of a sweep that has them
 
 
-def of_sweep(table) -> tuple[str, ...]:
-    """The figures of a sweep: those of budgets, unless it has none but compares kinds; and `kinds` where it has several."""
-    several = table["kind"].nunique() > 1
-    budgets = () if several and table["target_flops"].isna().all() else SWEEP_FIGURES
-    return budgets + (("kinds",) if several else ())
+def of_sweep(table, fits: dict) -> tuple[str, ...]:
+    """The figures in which a sweep has something to say: of its fits, and `kinds` where it has several."""
+    blocks = {"law_fit": "surface", "residuals": "surface", "split": "allocation", "learning_rate": "learning_rate"}
+
+    def filled(name: str) -> bool:
+        block = fits.get(blocks.get(name, name))
+        return bool(block) and not (isinstance(block, dict) and ("reason" in block or block.get("sizes") == []))
+
+    shown = [name for name in LAW_FIGURES if name != "valleys" and filled(name)]  # a sweep has its own valleys
+    more = [name for name in MORE_FIGURES if filled(name)]
+    kinds = ("kinds",) if table["kind"].nunique() > 1 else ()
+    return (*(SWEEP_FIGURES if fits["budgets"] else ()), *shown, *more, *kinds)
 
 
 def load(name: str):

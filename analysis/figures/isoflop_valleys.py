@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures import style
 from analysis.figures.loss_vs_compute import y_label
-from analysis.isoflop import BRACKETED
+from analysis.valleys import BRACKETED
 
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.disk import write_aside
 
@@ -82,11 +82,11 @@ def log_y(ax: Axes, values: np.ndarray) -> None:
     decades = np.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 3, 5) if decades < 2 else (1,)
     ticks = [s * 10.0**e for e in range(-12, 13) for s in steps if low <= s * 10.0**e <= high]
-    if len(ticks) < 2:
-        ticks = list(np.geomspace(low, high, 5)[1:-1])
+    if len(ticks) < 4:
+        ticks = [t for t in MaxNLocator(6).tick_values(low, high) if low <= t <= high]
     ax.yaxis.set_major_locator(FixedLocator(ticks))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def size_ticks(ax_axis, sizes: list[int]) -> None:
@@ -98,13 +98,21 @@ def size_ticks(ax_axis, sizes: list[int]) -> None:
 
 
 def count_ticks(ax: Axes) -> None:
-    """A log y axis of counts, ticks at 1, 2, 5 per decade written out: 500, 20,000, 2M."""
+    """A log y axis of counts, ticks at 1, 2, 5 per decade written out: 500, 20,000, 2M, 50B."""
     low, high = ax.get_ylim()
     steps = (1, 2, 5) if high / low < 1e3 else (1,)
-    ticks = [s * 10**e for e in range(13) for s in steps if low <= s * 10**e <= high]
+    ticks = [s * 10**e for e in range(16) for s in steps if low <= s * 10**e <= high]
     ax.yaxis.set_major_locator(FixedLocator(ticks))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1e6:g}M" if v >= 1e6 else f"{round(v):,}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+
+
+def short(value: float) -> str:
+    """2,048; 57.3M; 1.3B; 6.4e+22."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if size <= value < 1e15:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
 
 
 def power_of_ten(value: float) -> str:

@@ -38,6 +38,42 @@ WORDS: dict[str, tuple[str, str]] = {
         " penalty had its weight solved for during training; batchtopk and matryoshka are measured with their inference"
         " threshold. Learning rates are the same for all kinds, which favours none knowingly.",
     ),
+    "law_fit": (
+        "The fitted surface over its points",
+        "Loss against training tokens, one colour per size, with the chosen law and its 95 % band. Where the law can be fitted"
+        " WITHOUT the largest budget, that fit is drawn and the points of that budget, hollow, are predicted.",
+    ),
+    "residuals": (
+        "Residuals of the chosen law",
+        "ln loss seen minus that of the law (0.01 is about 1 %) against size, tokens and compute; orange: running median. A trend"
+        " means that the law bends the wrong way. Colours are sizes; grey is Huber's threshold.",
+    ),
+    "valleys": (
+        "Iso-FLOP valleys by a polynomial",
+        "Loss against size at each compute budget, with the polynomial in ln N and its vertex (star, 95 % by the delta method)."
+        " Hollow budgets have no resolved minimum: too few sizes, none on one side, or a valley as flat as its noise.",
+    ),
+    "split": (
+        "The split of compute, estimated three ways",
+        "The best size (left) and tokens (right) against compute by the fitted surface, by the valleys' minima and by the"
+        " frontier of the best runs, each drawn as its power law up to ten times the largest budget, where bars are 95 %"
+        " intervals. Points are the minima of the valleys, hollow where not resolved.",
+    ),
+    "exponents": (
+        "What the exponent depends on",
+        "The exponent of the best size by every estimator on these very runs, with 95 % intervals. Hollow: a law that the data"
+        " reject in favour of a wider one. The spread between lines is what a single interval does not show.",
+    ),
+    "learning_rate": (
+        "Best learning rate by size and horizon",
+        "Held-out loss against learning rate, one panel per horizon, one colour per size. A tick on the axis is the best rate of"
+        " the law fitted to all sizes and horizons together; a ring marks a best rate at the edge of what was tried.",
+    ),
+    "firing": (
+        "How often latents fire",
+        "Left: share of all latents per bin of firing frequency on the held-out set, one curve per size at its longest horizon"
+        " (those that never fired are not in the histogram). Right: the share that never fired, against size.",
+    ),
     "concept_presence": (
         "How rare a concept can be and still have a latent",
         "Share of concepts with a latent of their own (held-out F1 above the threshold) against the concept's frequency,"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from saescale.campaign import memory, price
 from saescale.campaign.plan import PlannedRun
+from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
 from saescale.identity import digest
 
@@ -14,8 +16,12 @@ from saescale.identity import digest
 def fleet_key(run: PlannedRun) -> str:
     """Runs with one key read the same activation batches and the same held-out set, so they may train side by side."""
     s = run.science
-    return digest({"lm": s["lm"], "data": s["data"], "activations": s.get("activations"), "eval": s["eval"],
-                   "batch_tokens": s["train"]["batch_tokens"]})[:10]
+    return _named(repr((s["lm"], s["data"], s.get("activations"), s["eval"], s["train"]["batch_tokens"])))
+
+
+@cache
+def _named(text: str) -> str:
+    return digest(text)[:10]
 
 
 @dataclass
@@ -31,11 +37,13 @@ class Bin:
 def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[PlannedRun]]:
     """The trunks of each stream, the longest first, to the least loaded fleet that has room for their live members.
 
-    There are as many fleets as workers, and more where memory asks for it; a trunk is never split.
+    There are as many fleets as workers, and more where memory asks for it; a trunk is never split. On a cluster this holds for
+    each resource group: the runs of a fleet ask for the same.
     """
-    room = memory.limit_bytes(cluster) / memory.at_once(cluster)
+    request = requests(cluster)
     packed: list[list[PlannedRun]] = []
-    for group in grouped(runs, fleet_key).values():
+    for group in grouped(runs, lambda r: f"{fleet_key(r)} {request(r)}").values():
+        room = memory.room_bytes(cluster, request(group[0]))
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
         shared = cluster.ranks * memory.shared_bytes(trunks[0][0])
         bins = [Bin() for _ in range(min(cluster.workers, len(trunks)))]

@@ -7,16 +7,17 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from saescale.activations import tokens
 from saescale.activations.shards import missing_shards, shard_tokens
 from saescale.campaign import local, memory, placement, price
+from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets, grouped
 from saescale.campaign.plan import Plan, PlannedRun, save
-from saescale.campaign.status import RunState, state, states
+from saescale.campaign.status import RunState, states
 from saescale.config import ClusterConfig
 from saescale.identity import digest
 from saescale.records import record
@@ -24,6 +25,7 @@ from saescale.records.lock import owner
 from saescale.records.store import Store, append_line, write_json
 
 ORPHAN_WAIT_S = 60.0
+EVERYTHING = Choice()
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,28 @@ class Outcome:
     started: int
     states: Mapping[str, RunState]
     messages: tuple[str, ...] = ()
+    handed_over: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere."""
         found = {s.state for s in self.states.values()}
+        if self.handed_over and not self.messages and found & {"running", "queued", "unknown"}:
+            return 4  # a cluster works on; what is new waits for room in the queue
         if found & {"failed", "stopped", "new", "damaged"}:
             return 3
-        return 4 if "running" in found else 0
+        return 4 if found & {"running", "queued", "unknown"} else 0
 
 
-def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = False) -> Outcome:
+def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = False, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
-    wanted = {"new", "stopped", "failed"} if retry else {"new", "stopped"}
-    todo = [r for r in plan.runs if before[r.run_id].state in wanted]
+    if retry:
+        choice = replace(choice, states=(*choice.states, "failed"))
+    todo = choice.of(plan.runs, before)
     if not todo:
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
@@ -62,8 +69,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = Fal
     messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
     if not messages:
         messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
-    after = {r.run_id: state(r, store) for r in plan.runs}
-    return Outcome(len(todo), after, tuple(messages))
+    return Outcome(len(todo), states(plan.runs, store), tuple(messages))
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
@@ -97,13 +103,13 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Path]:
+def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside: Any) -> list[Path]:
     """One job per worker for each activation cache that lacks shards."""
     jobs = []
     for run, todo, _ in missing(runs, store):
         for rank in range(min(workers, len(todo))):
             jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
-                                     "execution": dict(run.execution)}))
+                                     "execution": dict(run.execution)}, **aside))
     return jobs
 
 
@@ -142,8 +148,8 @@ def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any
     return {"n_ranks": cluster.ranks, "homes": dict(placement.place(fleet, cluster).homes)}
 
 
-def make_job(store: Store, content: dict[str, Any]) -> Path:
-    """A job is a directory: everything the worker needs is in it or beside it in the store."""
+def make_job(store: Store, content: dict[str, Any], **aside: Any) -> Path:
+    """A job is a directory: everything the worker needs is in it or beside it in the store. `aside` does not name it."""
     folder = store.job_dir(f"{content['stage']}-{digest(content)[:10]}")
-    write_json(folder / "job.json", content)
+    write_json(folder / "job.json", content | aside)
     return folder

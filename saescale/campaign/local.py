@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import platform
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from saescale.records.store import Damaged, read_json, write_json
 
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
+CLI_MODULE = "saescale.cli"
 POLL_S = 0.25
 GRACE_S = 10.0  # for the other ranks of a job to end after one has failed
 ASKED_TO_STOP = 4
@@ -36,9 +39,9 @@ class Progress(Protocol):
 class Rank:
     """One process of a job. What it says goes to stdout and stderr of the attempt (`.1`, `.2` ... for those after the first)."""
 
-    def __init__(self, job: Path, attempt: Path, rank: int, env: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], attempt: Path, rank: int, env: dict[str, str], cwd: str | None) -> None:
         self.attempt = attempt
-        self.process = subprocess.Popen([sys.executable, "-m", JOB_MODULE, str(job)], env=env, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=cwd, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
         self.tail: deque[str] = deque(maxlen=40)
         suffix = f".{rank}" if rank else ""
@@ -69,16 +72,19 @@ class Rank:
 class Worker:
     """One job in as many child processes as it has ranks. Their output goes to jobs/<id>/attempts/<k>/."""
 
-    def __init__(self, job: Path, content: dict[str, Any]) -> None:
+    def __init__(self, job: Path, content: dict[str, Any], slurm: Mapping[str, Any] | None = None) -> None:
         self.job = job
         self.attempt = _new_attempt(job / "attempts")
         (job / "status.json").unlink(missing_ok=True)
+        write_json(self.attempt / "start.json", {"started": time.time(), "host": platform.node(),
+                                                 "gpus": (content.get("request") or {}).get("gpus", 0), "slurm": slurm})
         threads, size = content["execution"]["threads"], content.get("n_ranks", 1)
         env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
                "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
         joint = joint_environment(size) if size > 1 else {}
-        self.ranks = [Rank(job, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}))
-                      for r in range(size)]
+        self.ranks = [Rank(command, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}),
+                           content.get("cwd")) for r in range(size)]
         self.culprit: Rank | None = None
         self.failed_at = 0.0
 
@@ -93,24 +99,22 @@ class Worker:
                 rank.process.kill()
         return not running
 
-    def terminate(self) -> None:
+    def signal(self, number: int) -> None:
         for rank in self.ranks:
-            rank.process.terminate()
+            rank.process.send_signal(number)
 
     def wait(self) -> None:
         while not self.poll():
             time.sleep(POLL_S)
 
-    def finish(self) -> str | None:
+    def finish(self, **said: Any) -> str | None:
         """None when the job ended well, else one sentence: of the rank that was killed or had the trouble, not of those it took
-        along."""
+        along. `said` goes to exit.json."""
         for rank in self.ranks:
             rank.join()
-        bad = [r for r in self.ranks if r.process.returncode]
-        first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
-        code = first.process.returncode if first else 0
+        first, code = self.end()
         try:
-            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time()})
+            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time(), "done": self._work_done(), **said})
         except OSError as e:
             self.ranks[0].tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
         if first is None:
@@ -118,6 +122,18 @@ class Worker:
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
         which = f" (rank {self.ranks.index(first)} of {len(self.ranks)})" if len(self.ranks) > 1 else ""
         return f"job {self.job.name}{which} {how}: {first.last_words}"
+
+    def end(self) -> tuple[Rank | None, int]:
+        """The rank whose end tells how the job ended, and its exit code; (None, 0) when all ended well."""
+        bad = [r for r in self.ranks if r.process.returncode]
+        first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
+        return first, first.process.returncode if first else 0
+
+    def _work_done(self) -> float:
+        try:
+            return (read_json(self.job / "status.json") or {}).get("done", 0.0)
+        except Damaged:
+            return 0.0
 
 
 def joint_environment(size: int) -> dict[str, str]:
@@ -174,7 +190,7 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
                 problems += [problem] if problem else []
     finally:
         for worker in running:  # an error or Ctrl-C here: let the workers save and stop
-            worker.terminate()
+            worker.signal(signal.SIGTERM)
         for worker in running:
             worker.wait()
     return problems

@@ -14,8 +14,10 @@ from pathlib import Path
 from saescale.activations.folder import LMFolder
 from saescale.campaign import price
 from saescale.campaign.plan import PlannedRun
+from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
 from saescale.kinds import KINDS
+from saescale.slurm_site import Request
 from saescale.sources import SYNTHETIC_BATCH_TOKENS, is_synthetic
 
 # Measured: Python with torch, and what importing transformer-lens and transformers adds.
@@ -100,6 +102,11 @@ def peak_bytes(packed: Trunks, cluster: ClusterConfig) -> float:
     return sum(sorted((fleet_bytes(f, cluster.ranks) for f in packed), reverse=True)[:at_once(cluster)])
 
 
+def room_bytes(cluster: ClusterConfig, request: Request) -> float:
+    """What one fleet may need: its job's request on a cluster, a worker's share of the machine elsewhere."""
+    return request.memory_bytes if cluster.kind == "slurm" else limit_bytes(cluster) / at_once(cluster)
+
+
 def limit_bytes(cluster: ClusterConfig) -> float:
     return available_bytes() if cluster.memory_gb is None else cluster.memory_gb * 1e9
 
@@ -121,6 +128,9 @@ def available_bytes() -> float:
 
 
 def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
+    if cluster.kind == "slurm":
+        refuse_beyond_request(packed, cluster)
+        return
     needed, limit = peak_bytes(packed, cluster), limit_bytes(cluster)
     if needed <= limit:
         return
@@ -129,6 +139,16 @@ def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
     raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and {said} {limit / 1e9:.1f} GB: "
                      f"the biggest fleet is {describe(max(packed, key=fleet_bytes))}. Use {fewer}smaller sae.n_latents, fewer "
                      "horizons at once, or another cluster.memory_gb. Nothing was started.")
+
+
+def refuse_beyond_request(packed: Trunks, cluster: ClusterConfig) -> None:
+    request = requests(cluster)
+    for fleet in packed:
+        needed, asked = fleet_bytes(fleet), request(fleet[0])
+        if needed > asked.memory_bytes:
+            raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and its job asks for {asked.memory}: the "
+                             f"fleet is {describe(fleet)}. Raise cluster.job.memory, or add a rule for its runs to "
+                             "cluster.rules. Nothing was started.")
 
 
 def rank_room_bytes(cluster: ClusterConfig) -> float:
@@ -145,5 +165,7 @@ def describe(fleet: Sequence[PlannedRun]) -> str:
 
 def summary(packed: Trunks, cluster: ClusterConfig) -> str:
     """One line for the plan."""
+    if cluster.kind == "slurm":
+        return f"memory: {price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}"
     return (f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; "
             f"{price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}")

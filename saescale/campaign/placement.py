@@ -44,6 +44,7 @@ def place(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Placement:
         fitting = [r for r in range(ranks) if shared + members[r] + own + max(passing[r], step) <= room]
         if ranks > 1 and (too_large(trunk, cluster) or not fitting):
             at, divided = range(ranks), ranks
+            passing[0] = max(passing[0], step)  # the first rank measures the whole SAE, which takes as much as a whole step
             step = max(step / ranks, WHOLE_BYTES * memory.n_params(trunk[0]))
         else:
             at, divided = [min(fitting or range(ranks), key=lambda r: seconds[r])], 1

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import saescale
 from saescale import config as conf
 from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
-from saescale.campaign.sweep import Cell, Sweep, cells
+from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
 from saescale.flops import flops_dense
-from saescale.records.store import Store, write_json
+from saescale.records.store import Store, read_json, write_text
 from saescale.science import TooShort, science_block, synthetic_science_block
 from saescale.sources import is_synthetic
 
@@ -23,7 +25,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging."""
+    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` is
+    what a probe measured for its shape on its device, or null."""
 
     run_id: str
     trunk_id: str
@@ -31,6 +34,7 @@ class PlannedRun:
     target_flops: float | None
     science: Mapping[str, Any]
     execution: Mapping[str, Any]
+    tokens_per_s: float | None = None
 
     @property
     def steps(self) -> int:
@@ -56,11 +60,12 @@ class Plan:
                                 "excluded": sorted(self.excluded, key=identity.digest)})[:10]
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question,
+        return {"schema": SCHEMA, "sweep": self.sweep.folder_name, "question": self.sweep.question, "asked": asked(self.sweep),
                 "plan_hash": self.plan_hash, "concepts": dict(self.sweep.concepts),
                 "n_train_tokens": self.n_train_tokens,
                 "runs": [{"run_id": r.run_id, "trunk_id": r.trunk_id, "grids": list(r.grids), "target_flops": r.target_flops,
-                          "flops_dense": r.flops_dense, "steps": r.steps, "science": dict(r.science)} for r in self.runs],
+                          "flops_dense": r.flops_dense, "steps": r.steps, "tokens_per_s": r.tokens_per_s,
+                          "science": dict(r.science)} for r in self.runs],
                 "excluded": list(self.excluded)}
 
 
@@ -143,12 +148,12 @@ def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list
 
 def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> PlannedRun:
     c = cell.config
+    science = identity.canonical(science)
     execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
                  "corpus_key": lm and tokens.corpus_key(science["data"]),
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
-    return PlannedRun(identity.run_id(science), identity.trunk_id(science), (cell.grid,), c.budget.flops,
-                      identity.canonical(science), execution)
+    return PlannedRun(*identity.names(science), (cell.grid,), c.budget.flops, science, execution)
 
 
 def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
@@ -187,7 +192,31 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
     return None
 
 
+def asked(sweep: Sweep) -> str:
+    """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
+    folder = project_folder("conf")
+    return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
+                            "conf": [[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.yaml"))]})
+
+
+def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:
+    """The runs of plan.json while the sweep and conf/ still say the same; None when it has to be made again.
+
+    They lack their execution blocks: enough to say where they stand.
+    """
+    found = read_json(store.sweep_dir(sweep.folder_name) / "plan.json")
+    if not isinstance(found, dict) or found.get("asked") != asked(sweep):
+        return None
+    return tuple(PlannedRun(r["run_id"], r["trunk_id"], tuple(r["grids"]), r["target_flops"], r["science"], {},
+                            r["tokens_per_s"])
+                 for r in found["runs"])
+
+
 def save(plan: Plan, store: Store) -> Path:
+    """plan.json, a run per line: the encoder's own indentation takes a second for ten thousand."""
     path = store.sweep_dir(plan.sweep.folder_name) / "plan.json"
-    write_json(path, plan.to_json())
+    said = plan.to_json()
+    runs = ",\n  ".join(json.dumps(r, allow_nan=False) for r in said.pop("runs"))
+    head = json.dumps(said, indent=1, allow_nan=False).removesuffix("\n}")
+    write_text(path, f'{head},\n "runs": [\n  {runs}]\n}}\n')
     return path

@@ -13,6 +13,7 @@ from saescale.science import fork_step as first_decay_step
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
 EVALUATE_S = 2.0
+START_S = 5.0  # Python and torch, once per job
 ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -36,12 +37,31 @@ def fork_step(run: PlannedRun) -> int:
     return first_decay_step(run.steps, run.science["train"]["lr_decay_fraction"])
 
 
-def step_seconds(science: Any) -> float:
-    """Estimated seconds of one training step on one core."""
+def shape(science: Any) -> str:
+    """What the speed of a step depends on: the kind, the widths, the batch, the precision."""
+    s = science
+    return (f"{s['sae']['kind']} d_in={s['lm']['d_in']} n_latents={s['sae']['n_latents']} batch={s['train']['batch_tokens']} "
+            f"{s['train']['precision']}")
+
+
+def step_seconds(run: PlannedRun) -> float:
+    """Seconds of one training step of one job: as a probe measured it, else estimated for one core."""
+    science = run.science
     batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
+    if run.tokens_per_s is not None:
+        return batch / run.tokens_per_s
     facts = KINDS[science["sae"]["kind"]]
     dense = 1.0 if facts.keeps_k else float(facts.pair_products)
     return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
+
+
+def source_of(run: PlannedRun) -> str:
+    """Whether the seconds of a run are measured by a probe or estimated from the constants above."""
+    return "estimated" if run.tokens_per_s is None else "calibrated"
+
+
+def sources_of(runs: Iterable[PlannedRun]) -> str:
+    return " and ".join(sorted({source_of(r) for r in runs}))
 
 
 def counted(n: int, what: str) -> str:
@@ -78,7 +98,12 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
-    return trunk_steps(runs) * step_seconds(runs[0].science) + EVALUATE_S * len(runs)
+    return trunk_steps(runs) * step_seconds(runs[0]) + EVALUATE_S * len(runs)
+
+
+def fleet_seconds(fleet: Sequence[PlannedRun]) -> float:
+    """Estimated seconds of one job on one core."""
+    return START_S + sum(map(trunk_seconds, by_trunk(fleet).values()))
 
 
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
@@ -101,6 +126,6 @@ def price(runs: Sequence[PlannedRun]) -> Price:
     shared = sum(trunk_steps(g) * g[0].science["train"]["batch_tokens"] for g in groups)
     disk = sum(8 * r.science["lm"]["d_in"] * r.science["sae"]["n_latents"] * (1 + 9 / len(g)) for g in groups for r in g)
     return Price(seconds=sum(map(trunk_seconds, groups)),
-                 seconds_alone=sum(r.steps * step_seconds(r.science) + EVALUATE_S for r in runs),
+                 seconds_alone=sum(r.steps * step_seconds(r) + EVALUATE_S for r in runs),
                  disk_gb=disk / 1e9, tokens=shared, tokens_alone=sum(r.science["train"]["n_tokens"] for r in runs),
                  flops=float(sum(r.flops_dense for r in runs)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from saescale import config as conf
-from saescale.identity import canonical, digest
+from saescale.identity import canonical, digest, flatten
 from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
-SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts"}
+SLURM_ONLY = ("cluster.job.", "cluster.slurm.", "cluster.rules")
+SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -56,6 +58,8 @@ class Sweep:
     around: Mapping[str, float]
     concepts: Mapping[str, Any]
     overrides: tuple[Override, ...] = field(default=())
+    caps: Mapping[str, float] = field(default_factory=dict)
+    said: tuple[str, ...] = field(default=())  # the overrides as they were typed
 
     @property
     def folder_name(self) -> str:
@@ -88,7 +92,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Sweep:
         raw = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True)
     except (OmegaConfBaseException, YAMLError) as e:
         raise ValueError(f"sweeps/{name}.yaml cannot be read: {' '.join(str(e).split())}") from e
-    return _sweep(name, raw, _parse_overrides(overrides))
+    return dataclasses.replace(_sweep(name, raw, _parse_overrides(overrides)), said=tuple(overrides))
 
 
 def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
@@ -103,7 +107,7 @@ def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
                              "Give one of them.")
         grids[grid] = _with_overrides(given, overrides)
     return Sweep(name, raw.get("question") or "", groups, raw.get("set") or {}, raw.get("by_kind") or {}, grids,
-                 _around(name, raw.get("around") or {}), raw.get("concepts") or {}, overrides)
+                 _around(name, raw.get("around") or {}), raw.get("concepts") or {}, overrides, _caps(name, raw.get("caps") or {}))
 
 
 def _around(name: str, given: Mapping[str, Any]) -> dict[str, float]:
@@ -111,6 +115,14 @@ def _around(name: str, given: Mapping[str, Any]) -> dict[str, float]:
     if given and (set(given) != AROUND_KEYS or not all(isinstance(v, (int, float)) and v > 0 for v in given.values())):
         raise ValueError(f"sweeps/{name}.yaml: around needs the positive numbers {', '.join(sorted(AROUND_KEYS))}, "
                          f"got {dict(given)}.")
+    return {k: float(v) for k, v in given.items()}
+
+
+def _caps(name: str, given: Mapping[str, Any]) -> dict[str, float]:
+    """What a sweep may cost: launch refuses to pass it."""
+    if not isinstance(given, Mapping) or not all(k == "gpu_hours" and isinstance(v, (int, float)) and v >= 0
+                                                 for k, v in given.items()):
+        raise ValueError(f"sweeps/{name}.yaml: caps={given} must be {{gpu_hours: HOURS}}.")
     return {k: float(v) for k, v in given.items()}
 
 
@@ -177,6 +189,8 @@ def _with_overrides(axes: dict[str, list[Any]], overrides: Sequence[Override]) -
 
 def _parse_overrides(overrides: Sequence[str]) -> tuple[Override, ...]:
     """Overrides in Hydra's grammar: key=value, key=a,b, key=range(...), key=choice(...)."""
+    if not overrides:
+        return ()
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Transformer
     from hydra.errors import HydraException
@@ -222,6 +236,7 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
     """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
     composed: dict[tuple, dict[str, Any]] = {}
     known_groups = group_choices().keys()
+    built: dict[str, Any] = {}
     for grid, axes in sweep.grids.items():
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
@@ -230,13 +245,14 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
             key = tuple(sorted(groups.items()))
             if key not in composed:
                 composed[key] = _compose(groups)
-            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars))
+            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars, built))
 
 
-def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any]) -> conf.Config:
+def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], built: dict[str, Any]) -> conf.Config:
     """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
-    tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in composed.items()}
-    scalars = dict(sweep.shared)
+    tree = _copied(composed)
+    on_slurm = tree["cluster"]["kind"] == "slurm"  # a sweep that says what its jobs ask for trains on this machine as well
+    scalars = {k: v for k, v in sweep.shared.items() if on_slurm or not k.startswith(SLURM_ONLY)}
     scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
     scalars.update(cell)
     for key, value in scalars.items():
@@ -245,11 +261,13 @@ def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any]) -> 
         for part in path:
             node = node.get(part) if isinstance(node, Mapping) else None
         if not isinstance(node, dict) or last not in node:
-            known = [f"{g}.{k}" if isinstance(v, Mapping) else g for g, v in tree.items()
-                     for k in (v if isinstance(v, Mapping) else [g])]
-            raise ValueError(conf.unknown_key(key, known))
+            raise ValueError(conf.unknown_key(key, list(flatten(tree))))
         node[last] = canonical(value)
-    return conf.from_mapping(tree)
+    return conf.from_mapping(tree, built)
+
+
+def _copied(tree: Any) -> Any:
+    return {k: _copied(v) for k, v in tree.items()} if type(tree) is dict else tree
 
 
 def _shown(varied: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,11 +87,18 @@ class HeldOut:
         return self.losses(torch.zeros_like)
 
 
+class Firing(NamedTuple):
+    """What each latent did over the held-out set: position at which it first fired (-1: never), tokens on which it fired."""
+
+    first: Tensor  # int64 [n_latents]
+    count: Tensor  # int64 [n_latents]
+
+
 @torch.no_grad()
-def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Tensor]:
-    """All metrics of the record, with the exported inference function, and int64 [n_latents] `first_fired`."""
+def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Firing]:
+    """All metrics of the record, with the exported inference function, and when and how often each latent fired."""
     x, documents = held_out.x, held_out.documents
-    first = torch.full((sae.n_latents,), len(x), dtype=torch.int64)
+    first, count = torch.full((sae.n_latents,), len(x), dtype=torch.int64), torch.zeros(sae.n_latents, dtype=torch.int64)
     errors, objectives, l0 = [], [], []
     for start in range(0, len(x), CHUNK):
         part = x[start:start + CHUNK]
@@ -101,6 +108,7 @@ def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Tens
         objectives.append(sae.objective(part, x_hat, pairs))
         active = pairs.values > 0
         first.scatter_reduce_(0, pairs.latents[active], pairs.tokens[active] + start, "amin")
+        count += torch.bincount(pairs.latents[active], minlength=sae.n_latents)
         l0.append(torch.bincount(pairs.tokens[active], minlength=len(part)))
     first[first == len(x)] = -1
     error, one = torch.cat(errors), torch.ones(len(x), dtype=torch.float64)
@@ -115,7 +123,7 @@ def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Tens
     numbers = {k: r.value for k, r in found.items()} | {f"{k}_se": r.se for k, r in found.items()}
     numbers |= {"variance": float(spread.mean() / x.shape[1]), "n_held_out_tokens": len(x),
                 "n_documents": len(documents.unique()), "n_ce_tokens": len(held_out.ce_documents) if held_out.lm else 0}
-    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}, first
+    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}, Firing(first, count)
 
 
 def _language_model(sae: SAE, held_out: HeldOut) -> dict[str, metrics.Ratio]:

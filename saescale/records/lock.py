@@ -74,11 +74,24 @@ class Lock:
         self.me = Owner(socket.gethostname(), pid, process_start(pid) or "unknown", uuid.uuid4().hex)
 
     def acquire(self, wait_s: float = 0.0) -> Owner | None:
-        """None when taken; else who holds it after `wait_s`. Waiting bridges the last moments of a dying job."""
-        deadline = time.monotonic() + wait_s
-        while (holder := self._try()) is not None and time.monotonic() < deadline:
+        """None when taken; else who holds it after `wait_s`. Waiting bridges the last moments of a dying job.
+
+        Whether an owner on another host is gone only its silence tells: who waits at all waits for that, until it has been
+        silent for STALE_S or is heard again.
+        """
+        begun, heard = time.monotonic(), self._heartbeat()
+        while (holder := self._try()) is not None:
+            silent = holder.host != self.me.host and self._heartbeat() == heard
+            if time.monotonic() - begun >= (max(wait_s, STALE_S + 5) if wait_s and silent else wait_s):
+                break
             time.sleep(0.2)
         return holder
+
+    def _heartbeat(self) -> int | None:
+        try:
+            return self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def _try(self) -> Owner | None:
         """Take the lock, or say who holds it. A guard file serialises rivals for a lock whose owner is gone."""

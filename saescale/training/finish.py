@@ -63,15 +63,16 @@ def fresh_trainable(trunk: Trunk, bench: Bench, kernels: str) -> Trainable:
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
-    """status.json of a run that is under way."""
+    """status.json of a run that is under way; its speed is what this job made of it."""
     if not trunk.ranks.first:
         return
     member = trunk.live.get(run_id) or trunk.live.get(TRUNK)
-    step = member.step if member else 0
+    tokens, now = (member.step if member else 0) * trunk.science["train"]["batch_tokens"], time.time()
+    from_tokens, since = job.began.setdefault(run_id, (tokens, now))
     write_json(job.store.run_dir(run_id) / record.STATUS, {
-        "state": "running", "job": job.folder.name, "heartbeat": time.time(), "host": platform.node(),
-        "tokens": step * trunk.science["train"]["batch_tokens"], "n_tokens": trunk.runs[run_id].steps
-        * trunk.science["train"]["batch_tokens"], "forked": run_id in trunk.live})
+        "state": "running", "job": job.folder.name, "heartbeat": now, "host": platform.node(),
+        "tokens_per_s": (tokens - from_tokens) / (now - since) if now > since else None, "tokens": tokens,
+        "n_tokens": trunk.runs[run_id].steps * trunk.science["train"]["batch_tokens"], "forked": run_id in trunk.live})
 
 
 def mark_failed(job: Job, run_id: str, reason: str) -> None:
@@ -88,15 +89,16 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     run_dir = job.store.run_dir(run_id)
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
-    numbers, first = evaluate(sae, bench.held_out)
+    numbers, firing = evaluate(sae, bench.held_out)
     numbers |= solved(science, member.trainable)
     if is_synthetic(science):
         numbers |= recovery(sae, science)
     export.save(sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
                 "model_name": (science["lm"]["revision"] or "synthetic")[:12], "context_size": science["data"].get("n_ctx")})
-    buffer = io.BytesIO()
-    np.save(buffer, first.numpy(), allow_pickle=False)
-    write_bytes(run_dir / record.FIRST_FIRED, buffer.getvalue())
+    for name, values in ((record.FIRST_FIRED, firing.first), (record.FIRE_COUNTS, firing.count)):
+        buffer = io.BytesIO()
+        np.save(buffer, values.numpy(), allow_pickle=False)
+        write_bytes(run_dir / name, buffer.getvalue())
     d_in, sae, n_tokens = science["lm"]["d_in"], science["sae"], science["train"]["n_tokens"]
     record.write_result(run_dir, {
         "schema": record.SCHEMA, "run_id": run_id, "trunk_id": trunk.trunk_id, "science": science,

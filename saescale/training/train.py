@@ -34,9 +34,11 @@ from saescale.training.begin import open_trunks, restore, take
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
 from saescale.training.metrics import MetricsLog
+from saescale.training.probe import probe
 
 DONE, STOPPED, ASKED_TO_STOP = 0, 3, 4
 LOCK_WAIT_S = 30.0
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # each sets a flag, read at the next block
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Job:
     total: float = 0.0
     stop: bool = False
     shown: float = field(default=0.0)
+    began: dict[str, tuple[int, float]] = field(default_factory=dict)  # run_id -> its tokens when this job took it, and when
     ranks: Ranks = ALONE
     elsewhere: tuple[float, float] = (0.0, 0.0)  # done and total of the other ranks
 
@@ -72,12 +75,16 @@ class Job:
         return self.stop or (parent is not None and os.getppid() != int(parent))
 
 
-def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None) -> int:
-    """Run the job in `job_dir`. User errors and full disks end in one sentence on stderr and exit code 3."""
+def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None, is_worker: bool = False) -> int:
+    """Run the job in `job_dir`. User errors and full disks end in one sentence on stderr and exit code 3.
+
+    A worker's process ends with its job: its handlers stay, so that a second signal cannot kill it on its way out.
+    """
     folder = Path(job_dir).resolve()
     job = Job(folder, read_json(folder / "job.json"), on_progress)
     torch.set_num_threads(job.content["execution"]["threads"])
-    previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in STOPPING}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # a task of a scheduler starts its worker with SIGUSR2 blocked
     try:
         return STAGES[job.content["stage"]](job)
     except OSError as e:
@@ -88,7 +95,7 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None)
         print(str(e), file=sys.stderr)
         return STOPPED
     finally:
-        for number, handler in previous.items():
+        for number, handler in previous.items() if not is_worker else ():
             signal.signal(number, handler)
 
 
@@ -125,7 +132,8 @@ def train_job(job: Job) -> int:
         locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks if t.ranks.first}
         try:
             give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
-            trunks = [t for t in trunks if take(job, t, locks.get(t.trunk_id), max(0.0, give_up - time.monotonic()))]
+            # never 0: whoever waits at all also outwaits the silence of an owner on another host
+            trunks = [t for t in trunks if take(job, t, locks.get(t.trunk_id), max(0.1, give_up - time.monotonic()))]
             for trunk in trunks:
                 restore(job, trunk, bench)
             train_fleet(job, trunks, bench, locks)
@@ -238,7 +246,19 @@ def concepts_job(job: Job) -> int:
     return DONE
 
 
-STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job}
+def probe_job(job: Job) -> int:
+    """Measure how fast this device trains the shapes this job was given."""
+    job.total = float(len(job.content["shapes"]))
+    measured = {}
+    for name, science in job.content["shapes"].items():
+        measured[name] = probe(science, job.content["execution"]["kernels"])
+        job.done += 1
+        job.show(name)
+    write_json(job.folder / "probe.json", {"device": job.content["device"], "measured": measured, "at": time.time()})
+    return DONE
+
+
+STAGES = {"harvest": harvest_job, "train": train_job, "concepts": concepts_job, "probe": probe_job}
 
 if __name__ == "__main__":
-    sys.exit(run_job(sys.argv[1]))
+    sys.exit(run_job(sys.argv[1], is_worker=True))

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from analysis import figures
-from analysis.fit import fit_sweep
+from analysis.sweep_fit import fit_sweep
 
 
 @pytest.fixture(scope="module")

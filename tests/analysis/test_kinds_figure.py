@@ -28,9 +28,9 @@ def table(make_table):
 
 
 def test_a_sweep_of_several_kinds_gets_their_figure_and_one_without_budgets_no_other(table):
-    assert figures.of_sweep(table) == ("kinds",)
-    assert figures.of_sweep(table.assign(target_flops=1e12)) == (*figures.SWEEP_FIGURES, "kinds")
-    assert figures.of_sweep(table.assign(kind="topk")) == figures.SWEEP_FIGURES
+    assert figures.of_sweep(table, {"budgets": []}) == ("kinds",)
+    assert figures.of_sweep(table, {"budgets": [{}]}) == (*figures.SWEEP_FIGURES, "kinds")
+    assert figures.of_sweep(table.assign(kind="topk"), {"budgets": [{}]}) == figures.SWEEP_FIGURES
 
 
 def test_each_kind_is_a_line_against_l0_at_one_size_and_against_size_at_one_l0(table):

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import pytest
 
 from analysis import figures
-from analysis.fit import fit_sweep
 from analysis.report import write_report
+from analysis.sweep_fit import fit_sweep
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
 VOID = {"meta", "img", "br", "link"}

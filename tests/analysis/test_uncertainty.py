@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from analysis.isoflop import cells
 from analysis.uncertainty import draw_cell_means, draw_scatter, interval, residuals
+from analysis.valleys import cells
 
 
 @pytest.fixture

@@ -88,13 +88,14 @@ def test_numbers_equal_a_float64_computation_over_the_whole_set(trained, held_ou
     assert found["n_held_out_tokens"] == len(x) >= 180 > len(x) - 44
 
 
-def test_first_fired_is_the_first_position_with_a_positive_activation(trained, held_out, monkeypatch):
+def test_first_fired_and_the_counts_are_those_of_positive_activations(trained, held_out, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 37)
     trained.sae.b_enc[5] = -1e9  # one latent that never fires
-    _, first = evaluate(trained.sae, held_out)
+    _, (first, count) = evaluate(trained.sae, held_out)
     acts = by_hand(trained.sae, held_out)[2]
     expected = [next((p for p in range(len(acts)) if acts[p, i] > 0), -1) for i in range(24)]
     assert first.dtype == torch.int64 and first.tolist() == expected and expected[5] == -1
+    assert count.tolist() == (acts > 0).sum(0).tolist() and count[5] == 0
 
 
 def test_standard_errors_agree_with_resampling_documents(trained, held_out):
@@ -129,8 +130,8 @@ def test_losses_with_the_sae_are_those_of_its_reconstruction_at_the_kept_positio
 def test_evaluating_leaves_the_training_state_and_the_held_out_set_as_they_were(trained, held_out):
     before = {k: t.clone() for k, t in trained.state_dict().items()}
     x = held_out.x.clone()
-    once, first = evaluate(trained.sae, held_out)
-    again, second = evaluate(trained.sae, held_out)
+    once, (first, _) = evaluate(trained.sae, held_out)
+    again, (second, _) = evaluate(trained.sae, held_out)
     assert all(torch.equal(t, before[k]) for k, t in trained.state_dict().items())
     assert torch.equal(held_out.x, x) and once == again and torch.equal(first, second)
 

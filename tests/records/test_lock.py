@@ -138,3 +138,28 @@ def test_waiting_bridges_the_last_moments_of_an_owner(path):
     first.acquire()
     threading.Timer(0.3, first.release).start()
     assert second.acquire(wait_s=5) is None
+
+
+def elsewhere(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"host": "another-host", "pid": 1, "started": "x", "token": "t"}))
+
+
+def test_who_waits_outwaits_the_silence_of_an_owner_on_another_host(tmp_path, monkeypatch):
+    """A node that failed leaves its lock behind: the job that comes back elsewhere must not take it for a living owner."""
+    monkeypatch.setattr(locks, "STALE_S", 1.5)
+    path = tmp_path / "lock"
+    elsewhere(path)
+    assert Lock(path).acquire(wait_s=0.2) is None
+
+
+def test_an_owner_on_another_host_that_is_heard_again_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_S", 30.0)
+    path = tmp_path / "lock"
+    elsewhere(path)
+    beat = threading.Timer(0.5, lambda: os.utime(path))
+    beat.start()
+    begun = time.monotonic()
+    holder = Lock(path).acquire(wait_s=0.2)
+    beat.join()
+    assert holder is not None and holder.host == "another-host" and time.monotonic() - begun < 5

@@ -79,7 +79,7 @@ class Bed:
 
 
 def left_by_run(folder: Path) -> dict[str, object]:
-    files = ("sae_weights.safetensors", "cfg.json", "first_fired.npy", "metrics.jsonl")
+    files = ("sae_weights.safetensors", "cfg.json", "first_fired.npy", "fire_counts.npy", "metrics.jsonl")
     result = json.loads((folder / "result.json").read_text())
     return {**{f: (folder / f).read_bytes() for f in files},
             **{k: result[k] for k in ("metrics", "science", "trunk_id", "fingerprint", "steps", "n_tokens")}}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from analysis.laws import floor_law, floor_laws, power_law, power_laws
+from analysis.lines import floor_law, floor_laws, power_law, power_laws
 
 LN_C = np.log([6e9, 2.5e10, 1e11, 4e11, 1.6e12])
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from analysis.laws import GRADIENT_TOLERANCE, FloorLaw, PowerLaw, floor_law, floor_laws, power_law, power_laws
+from analysis.lines import GRADIENT_TOLERANCE, FloorLaw, PowerLaw, floor_law, floor_laws, power_law, power_laws
 from analysis.uncertainty import draw_scatter, interval
 
 BAND_POINTS = 41

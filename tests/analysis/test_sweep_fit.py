@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.codes import STATUSES, WARNINGS
-from analysis.fit import fit_sweep
 from analysis.summary import exponent_rows
+from analysis.sweep_fit import fit_sweep
 
 
 @pytest.fixture(scope="module")

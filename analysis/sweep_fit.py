@@ -8,10 +8,10 @@ from importlib import metadata
 import numpy as np
 import pandas as pd
 
-from analysis.allocation import X_NAME, bounded, hold_out_largest, ln_tokens, number, optimum_laws
-from analysis.isoflop import BRACKETED, Cells, Valley, cells, turns, valley
-from analysis.laws import power_law
+from analysis.lines import power_law
+from analysis.optimum import X_NAME, bounded, hold_out_largest, ln_tokens, number, optimum_laws
 from analysis.uncertainty import draw_cell_means, draw_vertices, residuals
+from analysis.valleys import BRACKETED, Cells, Valley, cells, turns, valley
 
 SCHEMA = 1
 RECIPE = ["kind", "k", "sparsity_coeff", "d_in", "batch_tokens"]

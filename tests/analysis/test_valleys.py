@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from analysis.isoflop import cells, turns, valley, vertices
-from analysis.laws import power_law
+from analysis.lines import power_law
+from analysis.valleys import cells, turns, valley, vertices
 
 LN_N = np.log([64.0, 128, 256, 512, 1024, 2048])
 

@@ -1,0 +1,53 @@
+"""Jobs of a launch by what they ask for: a resource group is an array, or several where the controller has a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saescale.campaign import memory
+from saescale.campaign.fleets import fleets
+from saescale.campaign.plan import Plan, PlannedRun
+from saescale.campaign.price import fleet_seconds
+from saescale.campaign.resources import requests
+from saescale.slurm_site import Request
+
+
+@dataclass
+class Group:
+    """The jobs of one stage that ask for the same, longest first, with the seconds each is estimated to take."""
+
+    stage: str
+    request: Request
+    fleets: list[list[PlannedRun]] = field(default_factory=list)
+    jobs: list[Path] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def gpu_hours(self) -> float:
+        return sum(self.seconds) / 3600 * self.request.gpus
+
+    @property
+    def n_jobs(self) -> int:
+        return len(self.fleets) or len(self.jobs)
+
+
+def groups(todo: Sequence[PlannedRun], plan: Plan) -> list[Group]:
+    """Training jobs by what they ask for; nothing is written."""
+    request = requests(plan.cluster)
+    found: dict[Request, Group] = {}
+    packed = sorted(fleets(todo, plan.cluster), key=fleet_seconds, reverse=True)
+    memory.refuse_too_large(packed, plan.cluster)
+    for fleet in packed:
+        group = found.setdefault(request(fleet[0]), Group("train", request(fleet[0])))
+        group.fleets.append(list(fleet))
+        group.seconds.append(fleet_seconds(fleet))
+    return list(found.values())
+
+
+def chunks(jobs: Sequence[Any], at_most: int | None) -> list[Sequence[Any]]:
+    """Arrays of a size the controller takes."""
+    size = at_most or max(1, len(jobs))
+    return [jobs[i:i + size] for i in range(0, len(jobs), size)]

@@ -1,0 +1,97 @@
+"""What the scheduler starts: one task of one job. It watches the worker, which trains in a process of its own, so that a
+worker killed for its memory still leaves its exit on record.
+
+SIGUSR2 (the time limit is near, or a preemption with warning): save, then queue this very element again.
+SIGTERM (preemption without warning, cancellation, a node going down): save, then wait for the scheduler, which alone knows
+whether the job goes back to the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from saescale.campaign import local
+from saescale.records.store import Damaged, read_json
+
+REQUEUED, STALLED = 75, 76
+KILL_WAIT_S = 300.0
+
+
+class Asked:
+    """The signal handler: it sets flags and does nothing else."""
+
+    def __init__(self) -> None:
+        self.requeue = self.stop = False
+
+    def __call__(self, number: int, _frame: Any) -> None:
+        if number == signal.SIGUSR2:
+            self.requeue = True
+        else:
+            self.stop = True
+
+    @property
+    def what(self) -> str | None:
+        return "requeue" if self.requeue else "stop" if self.stop else None
+
+
+def run_task(job_dir: str) -> None:
+    """The importable callable that is submitted; everything else is in the directory. Ends the process unless the job is done."""
+    asked = Asked()
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, asked)
+    job = Path(job_dir)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
+    worker = local.Worker(job, read_json(job / "job.json"), about_slurm())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    told = None
+    while not worker.poll():
+        if asked.what != told:
+            told = asked.what
+            worker.signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
+        time.sleep(0.1)
+    problem = worker.finish(asked=asked.what)
+    if problem is None:
+        return
+    sys.exit(after(asked, job, worker.end()[1], problem))
+
+
+def after(asked: Asked, job: Path, code: int, problem: str) -> int:
+    """What a task does once its worker ended early; returns the exit code of the task."""
+    if asked.requeue:
+        if is_stalled(job):
+            print(f"{problem}\ntwo attempts in a row made no progress: not queued again.", file=sys.stderr)
+            return STALLED
+        done = subprocess.run(["scontrol", "requeue", element_id()], capture_output=True, text=True)
+        print(f"scontrol requeue {element_id()}: {done.stderr.strip() or 'accepted'}", file=sys.stderr, flush=True)
+        return REQUEUED if done.returncode == 0 else local.ASKED_TO_STOP
+    print(problem, file=sys.stderr, flush=True)
+    if asked.stop:
+        time.sleep(KILL_WAIT_S)  # an end of our own would say FAILED where the scheduler means to queue the job again
+    return code if code > 0 else 128 - code
+
+
+def is_stalled(job: Path) -> bool:
+    """The last two attempts ended without any work done."""
+    last = sorted((p for p in (job / "attempts").glob("*/exit.json")), key=lambda p: int(p.parent.name))[-2:]
+    try:
+        return len(last) == 2 and all(not (read_json(p) or {}).get("done") for p in last)
+    except Damaged:
+        return False
+
+
+def element_id() -> str:
+    """`<array>_<task>`: the one element to queue again, never the whole array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "unknown")
+
+
+def about_slurm() -> dict[str, Any]:
+    return {"id": element_id(), "name": os.environ.get("SLURM_JOB_NAME"), "restarts": os.environ.get("SLURM_RESTART_COUNT", "0"),
+            "node": os.environ.get("SLURMD_NODENAME", platform.node()), "partition": os.environ.get("SLURM_JOB_PARTITION")}

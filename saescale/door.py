@@ -1,0 +1,49 @@
+"""What the verbs of the door share: their arguments, the plan they speak of, and the command to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a file in sweeps/.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides in Hydra's grammar.")]
+StoreRoot = Annotated[Path, typer.Option("--store", envvar="SAESCALE_STORE", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+RUNS = Path("runs")
+
+
+def plan_of(sweep: str, overrides: list[str] | None, root: Path, save_it: bool = True) -> tuple[Any, Any]:
+    """(the plan of a sweep, the store); saved as the sweep's plan.json unless nothing may be written."""
+    from saescale.campaign.plan import make_plan, save
+    from saescale.campaign.probe import calibrated
+    from saescale.campaign.sweep import load
+    from saescale.records.store import Store
+
+    store = Store(root.absolute())
+    if save_it:
+        store.require_writable()
+    planned = calibrated(make_plan(load(sweep, overrides or []), store), store)
+    if save_it:
+        save(planned, store)
+    return planned, store
+
+
+def save_plan(planned: Any, store: Any) -> None:
+    from saescale.campaign.plan import save
+
+    save(planned, store)
+
+
+def again(sweep: str, overrides: list[str] | None, store: Path) -> str:
+    """The sweep, its overrides and its store as the user may type them again."""
+    import shlex
+
+    return shlex.join([sweep, *(overrides or []), *(["--store", str(store)] if store != RUNS else [])])
+
+
+def print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=1, default=str))

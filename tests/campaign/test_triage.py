@@ -1,0 +1,94 @@
+import time
+
+import pytest
+
+from saescale.campaign.status import RunState
+from saescale.campaign.submissions import Submission
+from saescale.campaign.triage import CLASSES, SUGGESTED, Case, cause
+from saescale.records.store import Store, write_json
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def submission(**given):
+    jobs = {"train-1": ["run"], "train-2": ["other"]}
+    return Submission("sweep", "token", "saescale-sweep-token", "train", 100.0, jobs, {}, {}, **given)
+
+
+def case(store, stderr="", code=1, asked=None, state="stopped", accounted=None, slurm_said=""):
+    """A run whose one attempt ended so."""
+    attempt = store.job_dir("train-1") / "attempts" / "0"
+    write_json(attempt / "start.json", {"started": 200.0})
+    (attempt / "stderr").write_text(stderr)
+    if code is not None:
+        write_json(attempt / "exit.json", {"exit_code": code, "ended": 300.0, "asked": asked, "done": 1.0})
+    s = submission(number="7")
+    log = store.root / "sweep" / "slurm" / "token" / "7_0_0_log.err"
+    log.parent.mkdir(parents=True)
+    log.write_text(slurm_said)
+    return Case(RunState(state), store.job_dir("train-1"), s, accounted or {})
+
+
+@pytest.mark.parametrize(("kind", "given"), [
+    ("oom_gpu", {"stderr": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}),
+    ("oom_host", {"stderr": "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"}),
+    ("oom_host", {"code": -9, "slurm_said": "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0"}),
+    ("oom_host", {"code": -9, "accounted": {"State": "OUT_OF_MEMORY", "JobID": "7_0"}}),
+    ("disk_full", {"stderr": "/runs/x: No space left on device. Finished runs are safe", "code": 3}),
+    ("timeout", {"code": None, "slurm_said": "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***"}),
+    ("timeout", {"code": None, "accounted": {"State": "TIMEOUT", "Timelimit": "00:10:00"}}),
+    ("preempted", {"code": None, "accounted": {"State": "PREEMPTED"}}),
+    ("node_failure", {"code": None, "accounted": {"State": "NODE_FAIL"}}),
+    ("cancelled", {"code": 4, "asked": "stop", "accounted": {"State": "CANCELLED by 0"}}),
+    ("config_error", {"stderr": "Traceback (most recent call last):\nModuleNotFoundError: No module named 'torch'"}),
+    ("config_error", {"stderr": "ValueError: sae.kind='x' does not exist"}),
+    ("data_exhausted", {"stderr": "needs 3M tokens, one epoch has 2M tokens", "code": 3}),
+    ("lock_lost", {"stderr": "/t/lock was taken over while this process was silent: stopping here.", "code": 3}),
+    ("killed", {"code": -9}), ("killed", {"code": None}), ("stopped", {"code": 4, "asked": "stop"}),
+    ("stalled", {"code": 4, "asked": "requeue", "slurm_said": "two attempts in a row made no progress: not queued again."}),
+    ("waiting", {"code": 0}), ("unexplained", {"code": 1, "stderr": "Segmentation whatever\nodd last words"})])
+def test_each_end_has_its_class_and_the_lines_that_show_it(store, kind, given):
+    found = cause(case(store, **given))
+    assert found.kind == kind and found.n_attempts == 1 and found.attempt is not None
+    said = [w for w in (given.get("stderr"), given.get("slurm_said")) if w]
+    if said and kind not in ("stalled",):
+        assert any(line in " ".join(said) for line in found.evidence)
+    assert found.evidence or kind == "unexplained"
+
+
+def test_diverged_runs_failed_by_themselves_whatever_else_happened():
+    found = cause(Case(RunState("failed", "diverged: loss is nan at step 7 of 9 (lr 0.1)"), None, None, {"State": "TIMEOUT"}))
+    assert (found.kind, found.evidence) == ("diverged", ("diverged: loss is nan at step 7 of 9 (lr 0.1)",))
+
+
+def test_a_refusal_repeats_what_sbatch_said_and_a_vanished_job_its_number(store):
+    refused = cause(Case(RunState("new"), store.job_dir("train-1"), submission(over="sbatch: error: Invalid qos")))
+    assert refused.kind == "rejected" and "Invalid qos" in refused.evidence[0]
+    vanished = cause(Case(RunState("new"), store.job_dir("train-1"), submission(number="41")))
+    assert vanished.kind == "vanished" and "41" in vanished.evidence[0]
+
+
+@pytest.mark.parametrize(("silent_s", "kind"), [(30, "running"), (3600, "stalled")])
+def test_a_running_job_that_says_nothing_for_long_is_stalled(store, silent_s, kind):
+    write_json(store.job_dir("train-1") / "status.json", {"heartbeat": time.time() - silent_s})
+    assert cause(Case(RunState("running", "job 7_0 running"), store.job_dir("train-1"))).kind == kind
+
+
+def test_what_was_never_launched_is_new_and_what_is_unknown_is_not_failed():
+    assert cause(Case(RunState("new"))).kind == "new"
+    assert cause(Case(RunState("unknown", "squeue said: no"), None, submission(number="1"))).kind == "unknown"
+
+
+def test_only_the_last_attempt_counts(store):
+    built = case(store, stderr="CUDA out of memory")
+    write_json(store.job_dir("train-1") / "attempts" / "1" / "start.json", {"started": 400.0})
+    write_json(store.job_dir("train-1") / "attempts" / "1" / "exit.json", {"exit_code": -9, "ended": 500.0})
+    assert (cause(built).kind, cause(built).n_attempts) == ("killed", 2)
+
+
+def test_every_class_suggests_one_command():
+    assert set(SUGGESTED) == set(CLASSES)
+    assert all(text.format(sweep="s", run="r").startswith("saescale ") for text in SUGGESTED.values())
