@@ -1,10 +1,12 @@
 """Shared by the whole suite: a small project whose plan takes well under a second and whose harvest is small."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from saescale import cli
 from saescale.activations.text import python_stdlib
 
 PACKAGES = ("email/", "http/", "json/", "logging/")
@@ -68,3 +70,18 @@ def project(tmp_path, monkeypatch, small_documents) -> Project:
     (tmp_path / "sweeps" / "tiny.yaml").write_text(SWEEP.format(documents=small_documents))
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path, small_documents)
+
+
+@pytest.fixture
+def saescale(monkeypatch, capsys):
+    """Runs the door as a terminal does: gives exit code, standard output, standard error."""
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["saescale", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as e:
+            code = e.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+    return call

@@ -5,28 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from saescale import cli
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records import record
 from saescale.records.store import Store, read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("project")
-
-
-@pytest.fixture
-def saescale(monkeypatch, capsys):
-    """Runs the door as a terminal does: gives exit code, standard output, standard error."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saescale", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as e:
-            code = e.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-    return call
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

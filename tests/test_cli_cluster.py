@@ -1,13 +1,11 @@
 """The verbs around the work, as typed; nothing here needs a scheduler."""
 
 import json
-import sys
 import threading
 import time
 
 import pytest
 
-from saescale import cli
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records.lock import Lock
@@ -22,20 +20,9 @@ grids: {grid: {sae.n_latents: [16, 32], train.n_tokens: [16_384, 32_768]}}
 """
 
 
-@pytest.fixture
-def saescale(project, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def quick(project):
     project.sweep("quick", SWEEP)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saescale", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as e:
-            code = e.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-    return call
 
 
 @pytest.fixture

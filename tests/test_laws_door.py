@@ -2,35 +2,16 @@
 
 import json
 import math
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from saescale import cli
 from saescale.campaign.follow import sizes, write_follow_up
 from saescale.campaign.sweep import cells, load
 from saescale.records.store import write_json
 
 NAMES = "N=params,D=tokens"
-
-
-@pytest.fixture
-def saescale(monkeypatch, capsys):
-    """Runs the door as a terminal does: gives exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saescale", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as e:
-            code = e.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def loss(n, d):
