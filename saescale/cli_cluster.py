@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json, save_plan
+from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json
 
 OnlyText = Annotated[str | None, typer.Option("--only", metavar="EXPR", help="Only runs such as 'n_latents <= 8192'.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -19,12 +19,13 @@ def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS,
     from saescale import screen, screen_cluster
     from saescale.campaign import explain as closely
     from saescale.campaign import status
+    from saescale.campaign.plan import save
     from saescale.records.store import read_json
 
     planned, at = plan_of(sweep, overrides, store, save_it=False)
     at.require_writable()
     before = read_json(at.sweep_dir(planned.sweep.folder_name) / "plan.json")
-    save_plan(planned, at)
+    save(planned, at)
     found = status.states(planned.runs, at)
     if explain is not None:
         about = closely.explain(planned, closely.planned_run(planned, explain), found)

@@ -30,12 +30,6 @@ def plan_of(sweep: str, overrides: list[str] | None, root: Path, save_it: bool =
     return planned, store
 
 
-def save_plan(planned: Any, store: Any) -> None:
-    from saescale.campaign.plan import save
-
-    save(planned, store)
-
-
 def again(sweep: str, overrides: list[str] | None, store: Path) -> str:
     """The sweep, its overrides and its store as the user may type them again."""
     import shlex

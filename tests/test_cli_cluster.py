@@ -32,7 +32,7 @@ def plan(project):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["launch", "quick", "--only", "__import__('os')"], "the expression"), (["launch", "quick", "--limit", "0"], "--limit 0"),
+    (["launch", "quick", "--only", "__import__('os')"], "the condition"), (["launch", "quick", "--limit", "0"], "--limit 0"),
     (["launch", "quick", "--max-gpu-hours", "-1"], "--max-gpu-hours"), (["launch", "quick", "--test-only"], "Use cluster=slurm"),
     (["plan", "quick", "--explain", "nope"], "no runs"), (["plan", "quick", "--explain", "synthetic"], "4 runs"),
     (["why", "nope"], "no run of"), (["logs", "nope"], "no run of"), (["retry", "quick", "--class", "bad_luck"], "Choose from"),

@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
 FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "door": 5, "screen": 5, "screen_cluster": 5,
           "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
-          "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "slurm_site": 0,
-          "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
+          "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
+          "slurm_site": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
 ROOMS = {"hydra": {"saescale/campaign/sweep.py"}, "omegaconf": {"saescale/campaign/sweep.py"},
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},
@@ -93,7 +93,7 @@ def test_only_the_door_and_the_study_import_analysis():
 
 def test_analysis_meets_saescale_only_at_records_and_the_ground():
     met = {wing(n) for p in files() if wing_of(p) == "analysis" for n in imports(p) if n.startswith("saescale")}
-    assert met <= {"records", "config", "identity", "science", "flops", "__init__"}
+    assert met <= {"records", "conditions", "config", "identity", "science", "flops", "__init__"}
 
 
 def test_only_what_trains_and_measures_names_torch():

@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,11 @@ class Outcome:
         return 4 if found & {"running", "queued", "unknown"} else 0
 
 
-def launch(plan: Plan, store: Store, progress: local.Progress, retry: bool = False, choice: Choice = EVERYTHING) -> Outcome:
+def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
-    if retry:
-        choice = replace(choice, states=(*choice.states, "failed"))
     todo = choice.of(plan.runs, before)
     if not todo:
         return Outcome(0, before)

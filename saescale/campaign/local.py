@@ -89,7 +89,8 @@ class Worker:
         self.failed_at = 0.0
 
     def poll(self) -> bool:
-        """Whether all processes have ended. When one ends badly, the others are asked to and after GRACE_S made to."""
+        """Whether all processes have ended. When one ends badly, the others learn of it in their next exchange and end; those
+        still there after GRACE_S are killed."""
         running = [r for r in self.ranks if r.process.poll() is None]
         if self.culprit is None:
             self.culprit = next((r for r in self.ranks if r.process.returncode not in (None, 0, ASKED_TO_STOP)), None)
@@ -99,7 +100,7 @@ class Worker:
                 rank.process.kill()
         return not running
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         for rank in self.ranks:
             rank.process.send_signal(number)
 
@@ -190,7 +191,7 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
                 problems += [problem] if problem else []
     finally:
         for worker in running:  # an error or Ctrl-C here: let the workers save and stop
-            worker.signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
         for worker in running:
             worker.wait()
     return problems

@@ -54,7 +54,7 @@ def run_task(job_dir: str) -> None:
     while not worker.poll():
         if asked.what != told:
             told = asked.what
-            worker.signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
+            worker.send_signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
         time.sleep(0.1)
     problem = worker.finish(asked=asked.what)
     if problem is None:

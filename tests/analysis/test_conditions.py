@@ -43,6 +43,7 @@ def test_a_condition_keeps_the_rows_it_names(condition, kept):
         ("N > 1 and and C > 1", "cannot be read"),
         ("lambda: 1 > 0", "cannot be read"),
         ("N > 1; C > 1", "cannot be read"),
+        ("N > 1 and 'a' > 3", "name a column on one side"),
     ],
 )
 def test_what_is_not_the_small_language_is_refused(condition, said):

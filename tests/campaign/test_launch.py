@@ -3,6 +3,7 @@ import pytest
 from saescale import identity
 from saescale.campaign import launch as launching
 from saescale.campaign import local
+from saescale.campaign.choice import Choice
 from saescale.campaign.launch import Outcome, launch
 from saescale.campaign.plan import make_plan
 from saescale.campaign.status import RunState, states
@@ -104,7 +105,7 @@ def test_a_failed_run_is_trained_again_only_on_request(store, workers):
     write_json(store.run_dir(bad) / "status.json", {"state": "failed", "reason": "diverged"})
     workers.jobs.clear()
     assert launch(plan, store, Silent()).exit_code == 3 and workers.jobs == []
-    assert launch(plan, store, Silent(), retry=True).exit_code == 0 and workers.trained() == [bad]
+    assert launch(plan, store, Silent(), Choice(states=("failed",))).exit_code == 0 and workers.trained() == [bad]
 
 
 def test_a_run_that_is_running_elsewhere_is_left_to_it(store, workers):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from saescale.activations import inputs
-from saescale.campaign.launch import Outcome, launch
+from saescale.campaign.choice import Choice
+from saescale.campaign.launch import EVERYTHING, Outcome, launch
 from saescale.campaign.plan import Plan, make_plan
 from saescale.campaign.sweep import load
 from saescale.records.store import Store
@@ -59,7 +60,7 @@ class Bed:
         return make_plan(load("grid", overrides), self.store)
 
     def launch(self, *overrides: str, retry: bool = False) -> Outcome:
-        return launch(self.plan(*overrides), self.store, Silent(), retry)
+        return launch(self.plan(*overrides), self.store, Silent(), Choice(states=("failed",)) if retry else EVERYTHING)
 
     def another(self, name: str) -> "Bed":
         """The same project with a second store, harvested but otherwise empty."""

@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_with_everything_saved(bed):
         worker.ranks[1].process.terminate()
         worker.wait()
     finally:
-        worker.signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGTERM)
     assert [rank.process.returncode for rank in worker.ranks] == [4, 4]
     newest = {max(p.stem for p in bed.checkpoints(r).glob("step-*.json")) for r in plan.runs}
     assert len(newest) == 1 and newest != {"step-0000000600"}
