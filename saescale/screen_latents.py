@@ -84,12 +84,12 @@ def visible(token: str) -> str:
 
 
 def context_line(place: Mapping[str, Any], highest: float) -> Text:
-    """One context, tokens shaded by activation, the peak underlined; at most the width of the terminal, the peak inside it."""
-    line, width = Text("  "), console.width - 4
-    tokens = [visible(t) for t in place["tokens"]]
+    """One context, tokens shaded by activation, the peak underlined and in one column for all contexts."""
+    tokens, column = [visible(t) for t in place["tokens"]], console.width * 3 // 5
     first = place["peak"]
-    while first > 0 and sum(map(len, tokens[first - 1:place["peak"] + 1])) <= width * 3 // 4:
+    while first > 0 and sum(map(len, tokens[first - 1:place["peak"]])) <= column:
         first -= 1
+    line = Text(" " * (column - sum(map(len, tokens[first:place["peak"]]))))
     for i in range(first, len(tokens)):
         share = min(place["acts"][i] / highest, 1.0) if highest else 0.0
         style = "" if share <= 0 else f"black on rgb(255,{int(235 - 125 * share)},{int(190 - 150 * share)})"
