@@ -31,6 +31,10 @@ class Study:
             raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {again}` first.")
         return cls(again, folder, root.absolute(), plan)
 
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
     def path(self, name: str) -> Path:
         return self.folder / name
 

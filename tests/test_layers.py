@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
-FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "cli_latents": 5, "door": 5, "looking": 5,
+FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "cli_latents": 5, "door": 5, "looking": 5, "across": 5,
           "screen": 5, "screen_latents": 5, "screen_cluster": 5,
           "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
