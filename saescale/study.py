@@ -35,14 +35,14 @@ class Study:
         return self.folder / name
 
     def collect(self) -> Any:
-        from analysis.table import build_table, write_table
+        from analysis.tables import build_table, write_table
 
         table = build_table(self.plan, self.root)
         write_table(table, self.path("table.csv"))
         return table
 
     def table(self) -> Any:
-        from analysis.table import read_table
+        from analysis.tables import read_table
 
         if not self.path("table.csv").exists():
             raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.again}` first.")

@@ -114,7 +114,7 @@ def test_a_warning_is_explained_in_words(page_of, sweep_of):
 
 
 def test_a_sweep_without_results_still_has_a_page(make_plan, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     plan = make_plan()[0]
     df = build_table(plan, tmp_path)
