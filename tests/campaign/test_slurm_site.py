@@ -82,7 +82,8 @@ def test_what_a_job_asks_for_is_no_part_of_a_run(project):
 @pytest.mark.parametrize(("override", "said"), [
     ("cluster=nope", "Choose one of: inprocess, local, slurm"), ("cluster.job.tiem=4h", "Did you mean cluster.job.time"),
     ("cluster.rules=[{when: 'n_latents ** 2 > 1', gpus: 1}]", "the condition"), ("cluster.rules=[{gpus: 1}]", "when is missing"),
-    ("cluster.rules=3", "is not a list"), ("cluster.ranks=2", "cluster.ranks is not a known setting"), ("cluster.slurm.environment=[1]", "is not a mapping"),
+    ("cluster.rules=3", "is not a list"), ("cluster.ranks=2", "cluster.ranks is not a known setting"),
+    ("cluster.slurm.environment=[1]", "is not a mapping"),
     ("cluster.job.time=240", "wrong type"), ("cluster.job.time=3m", "leaves no time to train"),
     ("cluster.rules=[{when: 'k > 1', time: 1m}]", "leaves no time to train")])
 def test_a_cluster_that_cannot_be_is_refused(project, override, said):
