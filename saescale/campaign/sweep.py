@@ -12,12 +12,12 @@ from typing import Any
 
 from saescale import config as conf
 from saescale.campaign import compose, folders
-from saescale.identity import canonical, digest, flatten
+from saescale.campaign.settings import Base
+from saescale.identity import digest
 from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
-SLURM_ONLY = ("cluster.job.", "cluster.slurm.", "cluster.rules")
 SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
 
@@ -220,40 +220,17 @@ def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
 
 def cells(sweep: Sweep) -> Iterator[Cell]:
     """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
-    composed: dict[tuple, dict[str, Any]] = {}
+    bases: dict[tuple, Base] = {}
     known_groups = compose.group_choices().keys()
-    built: dict[str, Any] = {}
     for grid, axes in sweep.grids.items():
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
             groups = {**sweep.groups, **{k: v for k, v in varied.items() if k in known_groups}}
             scalars = {k: v for k, v in varied.items() if k not in known_groups}
             key = tuple(sorted(groups.items()))
-            if key not in composed:
-                composed[key] = compose.compose(groups)
-            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars, built))
-
-
-def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], built: dict[str, Any]) -> conf.Config:
-    """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
-    tree = _copied(composed)
-    on_slurm = tree["cluster"]["kind"] == "slurm"  # a sweep that says what its jobs ask for trains on this machine as well
-    scalars = {k: v for k, v in sweep.shared.items() if on_slurm or not k.startswith(SLURM_ONLY)}
-    scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
-    scalars.update(cell)
-    for key, value in scalars.items():
-        *path, last = key.split(".")
-        node: Any = tree
-        for part in path:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ValueError(conf.unknown_key(key, list(flatten(tree))))
-        node[last] = canonical(value)
-    return conf.from_mapping(tree, built)
-
-
-def _copied(tree: Any) -> Any:
-    return {k: _copied(v) for k, v in tree.items()} if type(tree) is dict else tree
+            if key not in bases:
+                bases[key] = Base(compose.compose(groups), sweep)
+            yield Cell(grid, _shown(varied, axes), bases[key].config(scalars))
 
 
 def _shown(varied: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
