@@ -54,6 +54,7 @@ class Study:
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
         from analysis.presence import fit_presence
+        from analysis.presence_data import of_record
         from analysis.sweep_fit import fit_sweep
         from analysis.sweep_laws import sweep_laws
 
@@ -61,7 +62,7 @@ class Study:
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
         scored = self.concepts()
         if scored is not None:
-            fits["presence"] = fit_presence(scored)
+            fits["presence"] = fit_presence(of_record(scored), scored)
         write_json(self.path("fits.json"), fits)
         return fits
 
@@ -79,12 +80,14 @@ class Study:
     def figures(self) -> list[dict[str, Any]]:
         """Draw every figure into report/figures as SVG and PNG; returns what the report needs of each."""
         from analysis import figures
+        from analysis.presence_data import of_record
 
         table, fits, folder = self.table(), self.fits(), self.path("report/figures")
         drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
-            drawn.append(figures.write("concept_presence", folder, scored, fits["presence"]))
+            rows = of_record(scored)
+            drawn += [figures.write(name, folder, rows, fits["presence"]) for name in figures.CONCEPT_FIGURES]
         write_json(folder / "figures.json", drawn)
         return drawn
 
