@@ -155,7 +155,7 @@ def categories(scored: Scored, tau: float, weights: np.ndarray) -> dict | None:
     None where fewer than two remain.
     """
     names = scored.concepts["category"]
-    large = [name for name, n in names.value_counts(sort=False).items() if n >= CATEGORY]
+    large = sorted(name for name, n in names.value_counts().items() if n >= CATEGORY)
     if len(large) < 2:
         return None
     inside = names.isin(large).to_numpy()

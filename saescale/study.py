@@ -48,13 +48,21 @@ class Study:
             raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.again}` first.")
         return read_table(self.path("table.csv"))
 
-    def concepts(self) -> dict[str, Any] | None:
-        return read_json(self.path("concepts.json"))
+    def concepts(self) -> tuple[Any, dict[str, Any]] | None:
+        """(table, what concepts.json says of it), or None where nothing was scored."""
+        from saescale.records import concepts
+
+        about = read_json(self.path(concepts.ABOUT))
+        if about is not None and about.get("schema") == 1:
+            from analysis.presence_data import of_record
+
+            return of_record(about), about
+        found = concepts.read(self.folder)
+        return None if found is None else (found.table, found.about)
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
         from analysis.presence import fit_presence
-        from analysis.presence_data import of_record
         from analysis.sweep_fit import fit_sweep
         from analysis.sweep_laws import sweep_laws
 
@@ -62,7 +70,7 @@ class Study:
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
         scored = self.concepts()
         if scored is not None:
-            fits["presence"] = fit_presence(of_record(scored), scored)
+            fits["presence"] = fit_presence(*scored)
         write_json(self.path("fits.json"), fits)
         return fits
 
@@ -80,14 +88,12 @@ class Study:
     def figures(self) -> list[dict[str, Any]]:
         """Draw every figure into report/figures as SVG and PNG; returns what the report needs of each."""
         from analysis import figures
-        from analysis.presence_data import of_record
 
         table, fits, folder = self.table(), self.fits(), self.path("report/figures")
         drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
-            rows = of_record(scored)
-            drawn += [figures.write(name, folder, rows, fits["presence"]) for name in figures.CONCEPT_FIGURES]
+            drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
         write_json(folder / "figures.json", drawn)
         return drawn
 
