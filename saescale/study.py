@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import saescale
+from saescale.campaign.snapshot import commit
 from saescale.campaign.sweep import load
 from saescale.records.store import Store, read_json, write_json
 
@@ -99,8 +101,12 @@ class Study:
 
     def report(self) -> Path:
         from analysis.report import write_report
+        from analysis.report_made import environments
 
         drawn = read_json(self.path("report/figures/figures.json"))
         if drawn is None:
             raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.again}` first.")
-        return write_report(self.folder, self.plan, self.table(), self.fits(), drawn)
+        table = self.table()
+        ids = [str(run_id) for run_id in table.loc[table["state"] == "done", "run_id"]]
+        made = {"version": saescale.__version__, **commit(), "environments": environments(self.root, ids)}
+        return write_report(self.folder, self.plan, table, self.fits(), drawn, made)
