@@ -22,7 +22,7 @@ def latent(run: RunName, latents: Latents = None, concept: Concepts = None, stor
     from analysis.cards import write_cards
     from saescale import screen, screen_latents
     from saescale.looking import Look, parse_latents
-    from saescale.records.latents import card_path, read_cards
+    from saescale.records.latents import card_path
     from saescale.records.store import Store
 
     look = Look.at(Store(store.absolute()), run, sweep, text, tokens)
@@ -33,7 +33,7 @@ def latent(run: RunName, latents: Latents = None, concept: Concepts = None, stor
         raise ValueError("no latent was named: give numbers, as in `saescale latent RUN 12 345`, or --concept NAME.")
     with screen.progress(quiet=json) as bars:
         cards = look.cards(wanted, bars)
-    page = write_cards(look.folder, read_cards(look.folder))
+    page = write_cards(look.folder)
     if json:
         print_json(cards)
         return

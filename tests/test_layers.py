@@ -8,17 +8,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
-FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "cli_latents": 5, "door": 5, "looking": 5, "across": 5,
-          "screen": 5, "screen_latents": 5, "screen_cluster": 5,
-          "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
+DOOR = {p.stem for pattern in ("cli*.py", "screen*.py") for p in (ROOT / "saescale").glob(pattern)}
+FLOORS = {**dict.fromkeys(DOOR, 5), "door": 5, "looking": 5, "across": 5, "notebook": 5,
+          "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
           "slurm_site": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
-ROOMS = {"hydra": {"saescale/campaign/sweep.py"}, "omegaconf": {"saescale/campaign/sweep.py"},
+ROOMS = {"hydra": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"},
+         "omegaconf": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"},
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},
-         "typer": {"saescale/door.py", *(f"saescale/cli{part}.py" for part in ("", "_cluster", "_latents", "_laws", "_triage"))},
-         "rich": {"saescale/screen.py", "saescale/screen_cluster.py", "saescale/screen_latents.py",
-                  "saescale/screen_status.py"}}
+         "typer": {"saescale/door.py", *(f"saescale/{name}.py" for name in DOOR if name.startswith("cli"))},
+         "rich": {f"saescale/{name}.py" for name in DOOR if name.startswith("screen")}}
 
 
 def files():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from saescale import identity
+from saescale.campaign.attempts import attempts
 from saescale.campaign.plan import PlannedRun
-from saescale.campaign.spending import attempts
 from saescale.records import record
 from saescale.records.store import Store, read_json
 
