@@ -16,8 +16,10 @@ from saescale.measure import steer, steering
 from saescale.measure.subject import Subject, use_threads
 from saescale.records import concepts as concept_record
 from saescale.records import latents as records
-from saescale.records.store import Store, write_json
+from saescale.records.store import Store, read_json, write_json
 from saescale.sae import export
+
+SHOWN = 8  # cards of a scored sweep's report
 
 
 @dataclass(frozen=True)
@@ -128,21 +130,24 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if pd.isna(v) else v.item() if hasattr(v, "item") else v for k, v in row.items()}
 
 
-def showcase(folder: Path, n_concepts: int) -> tuple[str, dict[int, dict[str, Any]]] | None:
-    """(run, its latents with the concept of each) to show of a scored sweep: the largest trained dictionary's best concepts.
+def show_best(store: Store, sweep: str, progress: Progress) -> list[dict[str, Any]]:
+    """Make the cards a scored sweep shows in its report: of its largest trained dictionary, the best latents of some concepts.
 
-    Each category gives its best concept, then each its second best, and so on; a latent stands for one concept only. None where
-    nothing was scored.
+    Each category gives its best concept, then each its second best, up to SHOWN; a latent stands for one concept only.
     """
-    found = concept_record.read(folder)
+    folder = store.sweep_dir(sweep)
+    about = read_json(folder / concept_record.ABOUT) or {}
+    found = concept_record.read(folder) if about.get("schema") == concept_record.SCHEMA else None
     trained = None if found is None else found.table[found.table["dictionary"] == "trained"]
     if trained is None or trained.empty:
-        return None
+        return []
     run_id = trained.sort_values(["n_latents", "seed"], ascending=[False, True])["run_id"].iloc[0]
     rows = found.best_latents(run_id).dropna(subset=["score"])
     rows = rows.assign(turn=rows.groupby("category").cumcount()).sort_values(["turn", "score"], ascending=[True, False])
-    chosen = rows.drop_duplicates("latent").head(n_concepts)
-    return run_id, {int(row["latent"]): plain(row) for row in chosen.drop(columns="turn").to_dict("records")}
+    chosen = rows.drop_duplicates("latent").head(SHOWN).drop(columns="turn").to_dict("records")
+    if not chosen:
+        return []
+    return Look.at(store, run_id, sweep).cards({int(row["latent"]): plain(row) for row in chosen}, progress)
 
 
 def parse_latents(given: Sequence[str]) -> list[int]:
