@@ -39,7 +39,8 @@ def latent(run: RunName, latents: Latents = None, concept: Concepts = None, stor
         return
     for card in cards:
         screen_latents.show_card(card, str(card_path(look.folder, look.run.run_id, card["latent"])))
-    screen.say(f"open {page}", f"saescale steer {look.run.run_id} {cards[0]['latent']} --prompt TEXT")
+    named = again(look.run.run_id, [str(cards[0]["latent"])], store)
+    screen.say(f"open {page}", f"saescale steer {named} --prompt TEXT")
 
 
 def steer(
@@ -83,7 +84,8 @@ def steer(
     how = {"n_new": tokens_out, "temperature": temperature, "seed": seed}
     with screen.progress(quiet=json) as bars:
         found = look.steer(wanted[0], row, scales, prompt, how, bars)
-    print_json(found) if json else screen_latents.show_steered(found, f"saescale latent {look.run.run_id} {wanted[0]}")
+    following = f"saescale latent {again(look.run.run_id, [str(wanted[0])], store)}"
+    print_json(found) if json else screen_latents.show_steered(found, following)
 
 
 def splitting(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,

@@ -63,7 +63,8 @@ def _novel(ax: Axes, pairs: list[dict], colours: dict) -> None:
 
 
 def _by_cosine(ax: Axes, pairs: list[dict], colours: dict) -> None:
-    """Steps of one share per bin with at least ten latents."""
+    """A share per bin with at least ten latents."""
+    smallest = min((p["small"] for p in pairs), default=0)
     for pair in pairs:
         novel, again = (np.array(pair["by_cosine"][kind], float) for kind in ("novel", "reconstruction"))
         total = novel + again
@@ -71,6 +72,8 @@ def _by_cosine(ax: Axes, pairs: list[dict], colours: dict) -> None:
         middle = (edges[1:] + edges[:-1]) / 2
         many = total >= 10
         ax.plot(middle[many], novel[many] / total[many], color=colours[pair["large"]], marker="o", markersize=3.5, linewidth=1.2,
-                alpha=0.5 + 0.5 * (pair["small"] == min(p["small"] for p in pairs)))
+                linestyle="-" if pair["small"] == smallest else "--", label=f"{pair['large']:,} beside {pair['small']:,}")
     ax.set(xlabel="cosine to the nearest latent of the smaller dictionary", ylabel="share that is novel",
-           title="new directions are new content", xlim=(0, 1), ylim=(-0.02, 1.02))
+           title="novelty by direction", xlim=(0, 1), ylim=(-0.02, 1.02))
+    if pairs:
+        ax.legend(loc="upper right", ncols=1 if len(pairs) < 12 else 2)
