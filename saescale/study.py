@@ -70,6 +70,7 @@ class Study:
 
         table = self.table()
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
+        fits["others"] = [read_json(path) for path in sorted(self.path("others").glob("*.json"))]
         scored = self.concepts()
         if scored is not None:
             fits["presence"] = fit_presence(*scored)

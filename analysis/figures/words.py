@@ -30,6 +30,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " window. One line per dictionary size, mean over seeds (dots: single seeds). A third panel shows the measured l0"
         " when it differs between runs, because then the first is not at matched sparsity.",
     ),
+    "others": (
+        "Other tools' dictionaries beside this sweep's",
+        "Stars: SAEs that were trained elsewhere and measured here by `saescale evaluate`, on the same model, hook and held-out"
+        " text as the sweep's own runs (dots, coloured by their training tokens). Left: against the dictionary size; right:"
+        " against the measured l0, without which an error says little. How long and on what the stars were trained is not known"
+        " here, so they are no points of a scaling law.",
+    ),
     "kinds": (
         "Kinds of SAE at the same sparsity",
         "Above: share of the activations' variance that is not reconstructed; below: increase of the language model's loss in"
