@@ -92,7 +92,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     from saescale.study import Study
 
     planned, at = _plan("demo", overrides, store)
-    screen.show_plan(planned, states(planned.runs, at), None)
+    screen.show_plan(planned, states(planned.runs, at), None, at)
     with screen.progress() as bars:
         outcome = start(planned, at, bars)
         if outcome.exit_code == 0 and planned.sweep.concepts:
