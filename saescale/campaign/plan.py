@@ -14,7 +14,8 @@ from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
-from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
+from saescale.campaign import folders
+from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, read_json, write_text
 from saescale.science import TooShort, science_block, synthetic_science_block
@@ -207,9 +208,8 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
 
 def asked(sweep: Sweep) -> str:
     """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
-    folder = project_folder("conf")
     return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
-                            "conf": [[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.yaml"))]})
+                            "conf": [[str(p), file.read_text()] for p, file in folders.files("conf").items()]})
 
 
 def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:

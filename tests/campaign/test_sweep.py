@@ -1,7 +1,8 @@
 import pytest
 
 from saescale import config as conf
-from saescale.campaign.sweep import Override, cells, group_choices, load
+from saescale.campaign.compose import group_choices
+from saescale.campaign.sweep import Override, cells, load
 
 pytestmark = pytest.mark.usefixtures("project")
 G = "grids: {g: {seed: 0}}"
