@@ -32,7 +32,8 @@ def test_numbers_that_mean_the_same_have_one_digest(same):
 
 
 def test_the_hashed_text_is_the_canonical_json_of_schema_and_science():
-    odd = {"b": {"ü\"": 'a"\\\n,', "x": [1.0, {"z": True, "a": None}]}, "a": {"one": 1.0, "true": True, "text": "1", "small": 1e-7}}
+    odd = {"b": {"ü\"": 'a"\\\n,', "x": [1.0, {"z": True, "a": None}]},
+           "a": {"one": 1.0, "true": True, "text": "1", "small": 1e-7}}
     flat = {"a.one": 1, "a.small": 1e-7, "a.text": "1", "a.true": True, 'b.ü"': 'a"\\\n,', "b.x": [1, {"a": None, "z": True}]}
     text = json.dumps({"schema": identity.SCHEMA, "science": flat}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert identity.fingerprint(odd) == hashlib.sha256(text.encode()).hexdigest()
