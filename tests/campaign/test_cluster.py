@@ -269,6 +269,11 @@ def test_harvests_are_in_the_preview_in_the_sums_of_the_plan_and_in_the_gate(pro
     intents = [line for line in read_lines(store.sweep_dir("tiny") / "submissions.jsonl") if line["event"] == "intent"]
     assert [line["stage"] for line in intents] == ["harvest", "train", "report"]
     assert sum(intents[0]["gpu_hours"].values()) == pytest.approx(harvest["gpu_hours"], abs=1e-3)
+    first, second = ((store.sweep_dir("tiny") / "slurm" / line["token"]).glob("*.sh") for line in intents[:2])
+    alone, together = next(first).read_text(), next(second).read_text()
+    assert "--nodes=1\n" in alone and "--kill-on-bad-exit" not in alone and "--cpus-per-task=1" in alone.splitlines()[-1]
+    for text in ("--nodes=2\n", "--ntasks-per-node=2\n", "--gpus-per-node=2\n", "--kill-on-bad-exit=1 "):
+        assert text in together
 
 
 def test_runs_that_left_the_sweep_while_queued_are_listed_and_left_alone(store, slurm, project):
