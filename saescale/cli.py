@@ -35,11 +35,17 @@ def run(job: Annotated[Path, typer.Argument(help="A job's directory, runs/jobs/<
 @app.command()
 def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
     """Write table.csv: one row for every planned run, with a reason where there is no number."""
-    from saescale import screen
+    from saescale import screen, screen_status
+    from saescale.campaign.plan import saved_runs
+    from saescale.campaign.sweep import load
+    from saescale.records.store import Store
     from saescale.study import Study
 
     study = Study.of(sweep, overrides or [], store)
     table = study.collect()
+    if not json and (table.state == "done").all():
+        at = Store(store.absolute())
+        screen_status.say_estimate(saved_runs(load(sweep, overrides or []), at) or (), at)
     _print_json(table.to_dict("records")) if json else screen.say(
         f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.",
         f"saescale fit {_again(sweep, overrides, store)}")
@@ -92,7 +98,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     from saescale.study import Study
 
     planned, at = _plan("demo", overrides, store)
-    screen.show_plan(planned, states(planned.runs, at), None)
+    screen.show_plan(planned, states(planned.runs, at), None, at)
     with screen.progress() as bars:
         outcome = start(planned, at, bars)
         if outcome.exit_code == 0 and planned.sweep.concepts:

@@ -64,7 +64,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
     processes = plan.cluster.workers * plan.cluster.ranks
-    messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
+    messages = _run(plan, store, harvest_jobs(harvests(todo, store, processes), store), "harvest", progress)
     if not messages:
         messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
     return Outcome(len(todo), states(plan.runs, store), tuple(messages))
@@ -101,14 +101,33 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside: Any) -> list[Path]:
+@dataclass(frozen=True)
+class Harvest:
+    """What one job harvests: `shards` ([split, number]) of the activation cache that `run` reads, in so many `seconds`."""
+
+    run: PlannedRun
+    shards: list[list]
+    seconds: float
+
+
+def harvests(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Harvest]:
     """One job per worker for each activation cache that lacks shards."""
-    jobs = []
-    for run, todo, _ in missing(runs, store):
+    found = []
+    for run, todo, n_bytes in missing(runs, store):
+        tokens_each = n_bytes / bytes_per_token(run) / len(todo) if todo else 0.0
         for rank in range(min(workers, len(todo))):
-            jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
-                                     "execution": dict(run.execution)}, **aside))
-    return jobs
+            shards = todo[rank::workers]
+            found.append(Harvest(run, shards, price.harvest_seconds(run, tokens_each * len(shards))))
+    return found
+
+
+def bytes_per_token(run: PlannedRun) -> int:
+    return run.science["lm"]["d_in"] * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]
+
+
+def harvest_jobs(wanted: Sequence[Harvest], store: Store, **aside: Any) -> list[Path]:
+    return [make_job(store, {"stage": "harvest", "shards": h.shards, "science": dict(h.run.science),
+                             "execution": dict(h.run.execution)}, **aside) for h in wanted]
 
 
 def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, list[list], int]]:
@@ -122,8 +141,7 @@ def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, 
         todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
         todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
         n_tokens = sum(shard_tokens(getattr(corpus, split), i) for split, i in todo)
-        found.append((run, todo, n_tokens * run.science["lm"]["d_in"]
-                      * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]))
+        found.append((run, todo, n_tokens * bytes_per_token(run)))
     return found
 
 

@@ -26,8 +26,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` is
-    what a probe measured for its shape on its device, or null."""
+    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` and
+    `peak_gb` (of a process that trains one such SAE) are what a probe measured for its shape on its device, or null."""
 
     run_id: str
     trunk_id: str
@@ -36,6 +36,7 @@ class PlannedRun:
     science: Mapping[str, Any]
     execution: Mapping[str, Any]
     tokens_per_s: float | None = None
+    peak_gb: float | None = None
 
     @property
     def steps(self) -> int:

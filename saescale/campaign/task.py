@@ -66,11 +66,14 @@ def run_task(job_dir: str) -> None:
 
 def begin(job: Path, me: Task, asked: Asked) -> local.Worker:
     """Start what this task watches: the whole job, or its one rank of it."""
-    content = read_json(job / "job.json")
-    if me.size == 1:
-        return local.Worker(job, content, about_slurm())
     try:
+        content = read_json(job / "job.json")
+        if me.size == 1:
+            return local.Worker(job, content, about_slurm())
         return RankWorker(job, content, me, about_slurm(), lambda: asked.what)
+    except OSError as e:
+        sys.exit(f"{e.filename or job}: {e.strerror or e}, on {platform.node()}: the nodes must be able to write the store. Try "
+                 "`saescale doctor --cluster slurm`.")
     except NotMet as e:
         print(e, file=sys.stderr, flush=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})

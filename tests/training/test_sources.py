@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saescale.activations.inputs import Inputs
-from saescale.campaign.launch import harvest_jobs
+from saescale.campaign.launch import harvest_jobs, harvests
 
 LIVE = "activations=live"
 
@@ -101,7 +101,7 @@ sys.exit(run_job(Path(sys.argv[1])))
 
 def test_two_processes_that_harvest_the_same_shards_at_once_make_each_once_and_both_end_whole(bare, harvested):
     runs = bare.plan("cluster.workers=1").runs
-    job, = harvest_jobs(runs, bare.store, 1)
+    job, = harvest_jobs(harvests(runs, bare.store, 1), bare.store)
     rivals = [subprocess.Popen([sys.executable, "-c", HARVEST, str(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for rival in rivals:
