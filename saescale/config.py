@@ -106,8 +106,9 @@ class BudgetConfig:
 @dataclass(frozen=True)
 class ClusterConfig:
     """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
-    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one. `job`,
-    `rules` and `slurm` are what only kind=slurm reads: the request of a job, other requests by rule, and the site."""
+    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one; a rank
+    silent for `rank_timeout_s`, the first one's evaluations included, is given up. `job`, `rules` and `slurm` are what only
+    kind=slurm reads: the request of a job, other requests by rule, and the site."""
 
     kind: str
     workers: int
@@ -118,6 +119,7 @@ class ClusterConfig:
     log_every_tokens: int
     ranks: int = 1
     shard_above_gb: float | None = None
+    rank_timeout_s: float = 600.0
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
@@ -179,7 +181,8 @@ def _check_ranges(c: Config) -> None:
                     "eval.ce_tokens", "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens",
                     "sae.k_aux", "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents",
                     "train.dead_after_tokens")
-    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb")
+    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
+                "cluster.rank_timeout_s")
     not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
                     "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
     fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")

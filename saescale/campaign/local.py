@@ -86,6 +86,7 @@ class Worker:
         self.ranks = [Rank(command, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}),
                            content.get("cwd")) for r in range(size)]
         self.culprit: Rank | None = None
+        self.given_up: list[Rank] = []  # hung: they were still there after the grace, and were killed
         self.failed_at = 0.0
 
     def poll(self) -> bool:
@@ -96,6 +97,7 @@ class Worker:
             self.culprit = next((r for r in self.ranks if r.process.returncode not in (None, 0, ASKED_TO_STOP)), None)
             self.failed_at = time.monotonic()
         elif time.monotonic() - self.failed_at > GRACE_S:
+            self.given_up += [rank for rank in running if rank not in self.given_up]
             for rank in running:
                 rank.process.kill()
         return not running
@@ -122,11 +124,12 @@ class Worker:
             return None
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
         which = f" (rank {self.ranks.index(first)} of {len(self.ranks)})" if len(self.ranks) > 1 else ""
-        return f"job {self.job.name}{which} {how}: {first.last_words}"
+        hung = ", ".join(str(self.ranks.index(rank)) for rank in self.given_up)
+        return f"job {self.job.name}{which} {how}: {first.last_words}" + (f" Rank {hung} hung and was killed." if hung else "")
 
     def end(self) -> tuple[Rank | None, int]:
         """The rank whose end tells how the job ended, and its exit code; (None, 0) when all ended well."""
-        bad = [r for r in self.ranks if r.process.returncode]
+        bad = [r for r in self.ranks if r.process.returncode and r not in self.given_up]
         first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
         return first, first.process.returncode if first else 0
 
