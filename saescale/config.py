@@ -1,7 +1,6 @@
 """What a person may say, frozen and strict. One dataclass per Hydra group in `conf/`.
 
-An unknown key, a wrong type or a value out of range raises ValueError with one sentence: what was given, what is
-allowed, what to do.
+An unknown key, a wrong type or a value out of range raises ValueError, one sentence: what was given, is allowed, to do.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -105,10 +105,9 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
-    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one; a rank
-    silent for `rank_timeout_s`, the first one's evaluations included, is given up. `job`, `rules` and `slurm` are what only
-    kind=slurm reads: the request of a job, other requests by rule, and the site."""
+    """`memory_gb`: of all workers together (null: what is free). `ranks`: processes of a worker; a trunk larger than
+    `shard_above_gb` (null: than one rank may be) has its latents dealt over them; one silent for `rank_timeout_s` is given up.
+    `job`, `rules`, `slurm`: for kind=slurm alone, the request of a job, others by rule, the site."""
 
     kind: str
     workers: int
@@ -119,10 +118,10 @@ class ClusterConfig:
     log_every_tokens: int
     ranks: int = 1
     shard_above_gb: float | None = None
-    rank_timeout_s: float = 600.0
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
+    rank_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Config:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_ranges(self)
-        kinds.check(self.sae.kind, self.sae.n_latents, dataclasses.asdict(self.sae))
+        kinds.check(self.sae.kind, self.sae.n_latents, vars(self.sae))
         if self.sae.warmup == "horizon" and kinds.KINDS[self.sae.kind].keeps_k:
             raise ValueError(f"sae.warmup=horizon is of no use to sae={self.sae.kind}: it has no sparsity penalty to ramp. "
                              "Set it to tokens.")
@@ -176,20 +175,20 @@ def _check_choices(c: Config) -> None:
                          f"{', '.join(HOOK_SITES)}, or null for the middle of the model.")
 
 
+RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what in (
+    (("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens", "eval.ce_tokens",
+      "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux", "train.n_tokens",
+      "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens"), lambda v: v >= 1, "at least 1"),
+    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
+      "cluster.rank_timeout_s"), lambda v: v > 0, "above 0"),
+    (("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed", "cluster.checkpoint_s",
+      "budget.min_steps", "budget.min_warmups"), lambda v: v >= 0, "0 or more"),
+    (("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction"), lambda v: 0 <= v < 1, "in [0, 1)")))
+
+
 def _check_ranges(c: Config) -> None:
-    at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
-                    "eval.ce_tokens", "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens",
-                    "sae.k_aux", "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents",
-                    "train.dead_after_tokens")
-    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
-                "cluster.rank_timeout_s")
-    not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
-                    "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
-    fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")
-    for keys, ok, what in ((at_least_one, lambda v: v >= 1, "at least 1"), (positive, lambda v: v > 0, "above 0"),
-                           (not_negative, lambda v: v >= 0, "0 or more"), (fraction, lambda v: 0 <= v < 1, "in [0, 1)")):
-        for key in keys:
-            value = lookup(c, key)
+    for keys, values_of, ok, what in RANGES:
+        for key, value in zip(keys, values_of(c), strict=True):
             if value is not None and not ok(value):
                 raise ValueError(f"{key}={value} is out of range: it must be {what}.")
     for key, seed in (("seed", c.seed), ("data_seed", c.data_seed)):
@@ -230,6 +229,12 @@ def from_mapping(given: Mapping[str, Any], known: dict[str, Any] | None = None) 
 
 
 _hints = functools.cache(typing.get_type_hints)
+
+
+def group(name: str, value: Any) -> Any:
+    """The group of this name as from_mapping() builds it; what is no group as it is."""
+    kind = _hints(Config).get(name)
+    return _typed(kind, value, name) if dataclasses.is_dataclass(kind) and isinstance(value, Mapping) else value
 
 
 def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
