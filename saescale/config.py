@@ -121,7 +121,7 @@ class ClusterConfig:
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
-    rank_timeout_s: float = 600.0
+    rank_timeout_s: float = 900.0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from saescale.activations.stream import Load
 from saescale.sae.ranks import ALONE, Ranks
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # for all to have started
+TIMEOUT_S = 900.0  # for one exchange, where the job does not say: the first rank may be evaluating while the others wait
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -32,7 +33,7 @@ class RankLost(ValueError):
 
 
 @contextmanager
-def joined(n_ranks: int, timeout_s: float = 600.0) -> Iterator[Ranks]:
+def joined(n_ranks: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     """The group of the n_ranks processes of this job, which is this process alone where there is one.
 
     `timeout_s`: how long one exchange may take; the others wait so long while the first rank evaluates. Raises ValueError when

@@ -133,7 +133,7 @@ def train_job(job: Job) -> int:
     """
     configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
     shared = next(iter(configs.values()))
-    with parallel.joined(job.content.get("n_ranks", 1), job.content.get("rank_timeout_s", 600.0)) as job.ranks:
+    with parallel.joined(job.content.get("n_ranks", 1), job.content.get("rank_timeout_s", parallel.TIMEOUT_S)) as job.ranks:
         trunks = open_trunks(job, configs)
         bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
         if "shards" in job.content and not fill_cache(job, shared["science"], bench.lm):
