@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import report_laws, report_made, report_plots, report_runs
+from analysis.cards import cards_section
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
 from analysis.markup import data_block, table
@@ -40,6 +41,7 @@ def write_report(
         "plots": report_plots.section(figures, ids),
         "laws": "\n".join([_budgets(fits), *report_laws.sections(fits)]).strip(),
         "runs": report_runs.section(rows, plan),
+        "latents": cards_section(Path(sweep_dir)),
         "made": report_made.section(plan, fits, made or {}),
     }
     data = [data_block("data-runs", report_runs.data(rows)), data_block("data-plots", report_plots.data(figures, ids))]

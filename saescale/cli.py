@@ -59,12 +59,13 @@ app.command()(cli_laws.predict)
 @app.command()
 def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """Score which concepts have a latent, for the dictionaries the sweep names, trained and untrained."""
-    from saescale import screen
+    from saescale import looking, screen
     from saescale.campaign.concepts import score
 
     planned, at = _plan(sweep, overrides, store)
     with screen.progress() as bars:
         path = score(planned, at, bars)
+        looking.show_best(at, planned.sweep.folder_name, bars)
     screen.say(f"{path} written.", f"saescale figures {_again(sweep, overrides, store)}")
 
 
@@ -91,7 +92,7 @@ def report(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
 @app.command()
 def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """The whole way on the bundled model: plan, launch, concepts, collect, fit, figures, report."""
-    from saescale import screen
+    from saescale import looking, screen
     from saescale.campaign import concepts
     from saescale.campaign.launch import launch as start
     from saescale.campaign.status import states
@@ -103,6 +104,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
         outcome = start(planned, at, bars)
         if outcome.exit_code == 0 and planned.sweep.concepts:
             concepts.score(planned, at, bars)
+            looking.show_best(at, planned.sweep.folder_name, bars)
     if outcome.exit_code:
         screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)

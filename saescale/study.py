@@ -33,6 +33,10 @@ class Study:
             raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {again}` first.")
         return cls(again, folder, root.absolute(), plan)
 
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
     def path(self, name: str) -> Path:
         return self.folder / name
 
@@ -97,6 +101,8 @@ class Study:
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
+        compared = {name: read_json(self.path(f"{name}.json")) for name in figures.LATENT_FIGURES}
+        drawn += [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
         write_json(folder / "figures.json", drawn)
         return drawn
 

@@ -114,4 +114,21 @@ WORDS: dict[str, tuple[str, str]] = {
         " solid lines are closed lists. Names too rare in the training text to be scored are in no share: a list may be"
         " complete here and still lack its rarest members.",
     ),
+    "splitting": (
+        "How latents split, and which are new",
+        "Left: the alive latents of the smallest dictionary by how many alive latents of a larger one point their way (decoder"
+        " cosine of 0.7 or more). Middle: share of a larger dictionary's latents that lower the squared error of a smaller one"
+        " when added to it alone (novel; the others say again what it has). Right: the same share by cosine to the nearest latent"
+        " of the smaller dictionary, for bins of ten or more. Dotted: the larger dictionary untrained, from a seed of its own."
+        " Dictionaries of one seed begin with the same directions, so part of what matches was alike before training.",
+    ),
+    "steering": (
+        "Steering by a concept's latent",
+        "The latent is clamped to a multiple of its maximum at every position, the SAE's error kept, and the name's"
+        " log-probability is compared with the model left alone, at the same places of held-out text. Left: the largest"
+        " dictionary. Right: at the positive multiple that is best on half of the places, measured on the other half; bars are"
+        " two standard errors over concepts. Concepts are spaced evenly in frequency, not chosen by score. A large push makes any"
+        " rare word likelier, so read the concept's own latent beside another concept's latent and a random direction of the same"
+        " length and amounts.",
+    ),
 }
