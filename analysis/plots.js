@@ -9,6 +9,7 @@
   const probe = el("span", { hidden: "" });
   document.body.append(probe);
   const theme = (name) => ((probe.style.color = `var(--${name})`), getComputedStyle(probe).color);
+  const narrow = () => innerWidth < 480;
   const isDark = () => document.documentElement.dataset.dark === "yes";
 
   /** A figure's colour as this theme shows it: white is the paper, black the ink, and dark colours are lifted on dark paper. */
@@ -58,12 +59,12 @@
   const isOff = (s, number) => Boolean(s.keys && s.keys.length && off.has(number) && s.keys.every((k) => off.get(number).has(k)));
 
   function scale(axis) {
-    const labels = new Map(axis.ticks);
+    const labels = new Map(axis.ticks), broken = (label) => (narrow() && label.length > 12 ? label.split(/(?<=[:,]) /) : label);
     return {
       type: axis.log ? "logarithmic" : "linear", min: axis.limits[0], max: axis.limits[1],
       afterBuildTicks: (a) => (a.ticks = axis.ticks.map(([value]) => ({ value }))),
-      ticks: { callback: (value) => labels.get(value) ?? "", color: theme("quiet"), maxRotation: 40, autoSkipPadding: 8,
-        font: { size: 11 } },
+      ticks: { callback: (value) => broken(labels.get(value) ?? ""), color: theme("quiet"), maxRotation: 40, autoSkipPadding: 8,
+        font: { size: narrow() ? 10 : 11 } },
       grid: { color: theme("line"), tickColor: theme("line") }, border: { color: theme("quiet") },
     };
   }
@@ -80,7 +81,8 @@
         Object.assign(ctx, { font: `${size}px system-ui, sans-serif`, fillStyle: shade(t.colour), textAlign: t.side });
         ctx.textBaseline = { center: "middle", bottom: "bottom", top: "top" }[t.height] || "alphabetic";
         Object.assign(ctx, { strokeStyle: theme("card"), lineWidth: 3, lineJoin: "round" });
-        lines.forEach((line, i) => {
+        lines.forEach((words, i) => {
+          const fits = x.getPixelForValue(t.x) + ctx.measureText(words).width < width, line = fits ? words : words.split(" (")[0];
           const at = [Math.min(x.getPixelForValue(t.x), t.side === "left" ? width - ctx.measureText(line).width - 2 : width),
             y.getPixelForValue(t.y) + (i - (lines.length - 1) / 2) * size * 1.3];
           ctx.strokeText(line, ...at);

@@ -36,7 +36,7 @@ def write_report(
             write_aside(folder / "data" / name, (Path(sweep_dir) / name).read_bytes())
     ids = [str(run_id) for run_id in rows["run_id"]]
     sections = {
-        "summary": f'<div class="first">{_head(plan, rows, fits)}{_exponents(fits)}</div>\n{_warnings(fits)}',
+        "summary": f'<div>{_head(plan, rows, fits)}</div>\n{_warnings(fits)}<div>{_exponents(fits)}</div>',
         "plots": report_plots.section(figures, ids),
         "laws": "\n".join([_budgets(fits), *report_laws.sections(fits)]).strip(),
         "runs": report_runs.section(rows, plan),
