@@ -73,9 +73,8 @@ def render(view: View, found: Mapping[str, RunState], most: int = SHOWN) -> Rend
 
 
 def bars(runs: Sequence[PlannedRun], found: Mapping[str, RunState]) -> Table:
-    """A row per run under way: bar, tokens/s, ETA; where it is worth its width, and what a run that nobody can tell of is said
-    to be."""
-    wide = console.width >= 110
+    """A row per run under way: bar, tokens/s, ETA, and where it runs if there is room; or that nobody can tell."""
+    wide, unit = console.width >= 110, " tokens/s" if console.width >= 90 else "/s"
     table = Table(box=None, pad_edge=False, show_header=False)
     for name in ("run", "bar", "share", "rate", "eta", "where"):
         side = "right" if name in ("share", "rate") else "left"
@@ -83,7 +82,7 @@ def bars(runs: Sequence[PlannedRun], found: Mapping[str, RunState]) -> Table:
     for r in runs:
         s = found[r.run_id]
         p = progress.of_run(r, s)
-        rate = f"{number(p.tokens_per_s)}{' tokens' if wide else ''}/s" if p.tokens_per_s else ""
+        rate = f"{number(p.tokens_per_s)}{unit}" if p.tokens_per_s else ""
         eta = f"eta {duration(p.eta_s)}" if p.eta_s is not None else ""
         where = escape(s.reason) if wide else "" if s.state == "running" else s.state
         bar = ProgressBar(total=1.0, completed=p.fraction, width=16 if wide else 6)
