@@ -58,12 +58,15 @@
 
   const isOff = (s, number) => Boolean(s.keys && s.keys.length && off.has(number) && s.keys.every((k) => off.get(number).has(k)));
 
+  /** How many names stand along an axis in place of numbers. */
+  const named = (axis) => axis.ticks.filter(([, label]) => /^[^\d]*[a-z]{3}/i.test(label)).length;
+
   function scale(axis) {
-    const labels = new Map(axis.ticks), broken = (label) => (narrow() && label.length > 12 ? label.split(/(?<=[:,]) /) : label);
+    const labels = new Map(axis.ticks), broken = (label) => (narrow() && label.length > 12 ? label.split(/(?<=:) /) : label);
     return {
       type: axis.log ? "logarithmic" : "linear", min: axis.limits[0], max: axis.limits[1],
       afterBuildTicks: (a) => (a.ticks = axis.ticks.map(([value]) => ({ value }))),
-      ticks: { callback: (value) => broken(labels.get(value) ?? ""), color: theme("quiet"), maxRotation: 40, autoSkipPadding: 8,
+      ticks: { callback: (value) => broken(labels.get(value) ?? ""), color: theme("quiet"), maxRotation: 40, autoSkip: !named(axis), autoSkipPadding: 8,
         font: { size: narrow() ? 10 : 11 } },
       grid: { color: theme("line"), tickColor: theme("line") }, border: { color: theme("quiet") },
     };
@@ -112,8 +115,9 @@
     }
     const entry = plots[number].panels.flatMap((p) => (p.legend ? p.legend.entries : [])).find((e) => (s.keys || []).includes(e.key));
     for (const axis of ["x", "y"]) {
-      const named = panel[axis].ticks.find(([at]) => at === point[axis] && isNaN(parseFloat(point[axis].toString())));
-      rows.push([plain(panel[axis].label) || axis, named ? named[1] : Number(point[axis]).toLocaleString("en", { maximumSignificantDigits: 4 })]);
+      const name = named(panel[axis]) && panel[axis].ticks.find(([at]) => at === point[axis]);
+      const value = name ? name[1] : shown(point[axis], { measured: true });
+      rows.push([plain(panel[axis].label) || axis, value]);
     }
     const several = point.group.filter((run) => run >= 0).map((run) => runs.rows[run][0]);
     const title = s.name || (entry ? plain(entry.label) : "");
@@ -239,7 +243,8 @@
         `${figure.dataset.title}: ${plain(panel.y.label)} against ${plain(panel.x.label)}. Arrow keys walk over the points.` });
       canvas.addEventListener("keydown", (event) => walk(canvas, event));
       canvas.addEventListener("blur", () => (tip.hidden = true));
-      const frame = el("div", { class: "frame", style: `--aspect: ${Math.min(Math.max(plot.aspect, 1.05), 1.75)}` }, canvas);
+      const least = named(panel.y) ? `; min-height: ${3 + named(panel.y) * (narrow() ? 2.1 : 1.6)}rem; max-height: none` : "";
+      const frame = el("div", { class: "frame", style: `--aspect: ${Math.min(Math.max(plot.aspect, 1.05), 1.75)}${least}` }, canvas);
       const up = plain(panel.y.label).trim(), right = plain(panel.x.label).trim();
       const block = el("div", { class: "panel" }, el("h4", {}, ...words(panel.title)),
         el("p", { class: "up" }, ...(up ? [`↑ `, ...words(panel.y.label)] : [])), frame,

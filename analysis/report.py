@@ -143,14 +143,22 @@ def _other_fits(fits: dict) -> str:
 
 
 def _warnings(fits: dict) -> str:
-    items = [(code, "") for code in fits["warnings"]]
-    items += [(code, f"C = {b['target_flops']:.3g}: ") for b in fits["budgets"] for code in b["warnings"]]
-    if not items:
+    """Each warning once, with the budgets it speaks of."""
+    where: dict[str, list[str]] = {code: [] for code in fits["warnings"]}
+    for budget in fits["budgets"]:
+        for code in budget["warnings"]:
+            where.setdefault(code, []).append(f"{budget['target_flops']:.3g}")
+    if not where:
         return ""
     lines = "".join(
-        f"<li>{escape(where)}{escape(WARNINGS.get(code, code))} <code>{escape(code)}</code></li>\n" for code, where in items
+        f"<li>{_at(budgets)}{escape(WARNINGS.get(code, code))} <code>{escape(code)}</code></li>\n"
+        for code, budgets in where.items()
     )
     return f'<aside class="care"><h2>Read with care</h2>\n<ul class="notes">\n{lines}</ul></aside>\n'
+
+
+def _at(budgets: list[str]) -> str:
+    return f"C = {', '.join(budgets)}: " if budgets else ""
 
 
 def _budgets(fits: dict) -> str:
