@@ -4,6 +4,7 @@ from html import escape
 
 from analysis.codes import WARNINGS
 from analysis.markup import table
+from analysis.report_presence import presence
 
 METHODS = {"parametric": "fitted surface", "isoflop": "iso-FLOP valleys", "frontier": "frontier of the best runs"}
 
@@ -16,6 +17,7 @@ def sections(fits: dict) -> list[str]:
         "learning_rate": ("Best learning rate", _rates),
         "convergence": ("At convergence", _convergence),
         "firing": ("Dead latents", _firing),
+        "presence": ("Concepts: how rare one may be and have a latent", presence),
     }
     out = []
     for name, (title, make) in makers.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.markup import folded, plain, table
-from analysis.table import PLANNED, TEXT, WHOLE
+from analysis.tables import PLANNED, TEXT, WHOLE
 
 ASIDE = {"trunk_id", "steps", "alive_rule_met", "alive_window_tokens", "n_held_out_tokens", "n_documents", "variance", "ce_clean"}
 ASIDE |= {"ce_zero_ablated", "ce_with_sae", "flops_lm", "flops_measured", "mse", "n_ce_tokens"}  # in table.csv for who wants them

@@ -23,7 +23,8 @@ from saescale.campaign.status import STATES, RunState
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 PLAIN_S = 10.0
-STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
+STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
+          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -66,7 +67,7 @@ def progress(quiet: bool = False) -> Iterator[Bars]:
 
     whole, last = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     share = TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True))
-    columns = (TextColumn("{task.description:<18}", table_column=whole), BarColumn(12 if console.width < 100 else 30), share,
+    columns = (TextColumn("{task.description:<20}", table_column=whole), BarColumn(12 if console.width < 100 else 30), share,
                Times(table_column=Column(no_wrap=True)), TextColumn("[dim]{task.fields[note]}", table_column=last))
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, expand=True) as bars:
         yield Bars(bars, quiet)

@@ -198,9 +198,23 @@ def test_a_warning_is_explained_in_words(page_of, sweep_of):
 
 
 def test_a_sweep_without_results_still_has_a_page(make_plan, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     plan = make_plan()[0]
     df = build_table(plan, tmp_path)
     text = write_report(tmp_path, plan, df, fit_sweep(df, draws=100), []).read_text()
     assert "No exponent yet" in text and "not started" in text
+
+
+def test_cards_of_latents_stand_in_the_report_where_there_are_any(make_plan, make_table, tmp_path):
+    card = {"schema": 1, "run_id": "r-n64", "latent": 7, "kind": "topk", "n_latents": 64, "state": "silent", "concept": None,
+            "text": {"corpus": NASTY, "split": "held_out", "n_tokens": 1000}, "n_fired": 0, "firing_rate": 0.0, "max": 0.0,
+            "histogram": [], "top": [], "buckets": [], "logits": None, "neighbours": []}  # fmt: skip
+    df = make_table()
+    fits = fit_sweep(df, draws=100)
+    without = write_report(tmp_path, make_plan()[0], df, fits, []).read_text()
+    (tmp_path / "latents" / "r-n64").mkdir(parents=True)
+    (tmp_path / "latents" / "r-n64" / "7.json").write_text(json.dumps(card))
+    text = write_report(tmp_path, make_plan()[0], df, fits, []).read_text()
+    assert 'id="latents"' not in without
+    assert "latent 7" in text.split('id="latents"')[1] and "<script" not in markup(text)

@@ -9,7 +9,7 @@ import pytest
 from analysis import figures
 from analysis.report import write_report
 from analysis.sweep_fit import fit_sweep
-from analysis.table import build_table, write_table
+from analysis.tables import build_table, write_table
 
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
