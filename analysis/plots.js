@@ -1,7 +1,7 @@
-// Draws the figures again so that they answer: hovering names the run, the legend switches series off. Needs Chart.js and report.js.
+// Draws the figures again so that they answer: hovering names the run, the legend switches series off. Needs Chart.js, report.js and zoom.js.
 "use strict";
 (() => {
-  const { runs, plots, el, words, shown, events } = window.report;
+  const { runs, plots, el, words, shown, events, zoomable } = window.report;
   const built = new Map(); // canvas -> {chart, panel}
   const off = new Map(); // plot number -> Set of legend keys that are switched off
   const tip = document.getElementById("tip");
@@ -65,8 +65,9 @@
     const labels = new Map(axis.ticks), broken = (label) => (narrow() && label.length > 12 ? label.split(/(?<=:) /) : label);
     return {
       type: axis.log ? "logarithmic" : "linear", min: axis.limits[0], max: axis.limits[1],
-      afterBuildTicks: (a) => (a.ticks = axis.ticks.map(([value]) => ({ value }))),
-      ticks: { callback: (value) => broken(labels.get(value) ?? ""), color: theme("quiet"), maxRotation: 40, autoSkip: !named(axis), autoSkipPadding: 8,
+      reverse: Boolean(axis.reverse),
+      afterBuildTicks: (a) => a.chart.zoomed || (a.ticks = axis.ticks.map(([value]) => ({ value }))),
+      ticks: { callback(value) { return broken(labels.get(value) ?? (this.chart.zoomed ? shown(value, {}) : "")); }, color: theme("quiet"), maxRotation: 40, autoSkip: !named(axis), autoSkipPadding: 8,
         font: { size: narrow() ? 10 : 11 } },
       grid: { color: theme("line"), tickColor: theme("line") }, border: { color: theme("quiet") },
     };
@@ -85,11 +86,16 @@
         ctx.textBaseline = { center: "middle", bottom: "bottom", top: "top" }[t.height] || "alphabetic";
         Object.assign(ctx, { strokeStyle: theme("card"), lineWidth: 3, lineJoin: "round" });
         lines.forEach((words, i) => {
-          const fits = x.getPixelForValue(t.x) + ctx.measureText(words).width < width, line = fits ? words : words.split(" (")[0];
-          const at = [Math.min(x.getPixelForValue(t.x), t.side === "left" ? width - ctx.measureText(line).width - 2 : width),
-            y.getPixelForValue(t.y) + (i - (lines.length - 1) / 2) * size * 1.3];
-          ctx.strokeText(line, ...at);
-          ctx.fillText(line, ...at);
+          const left = x.getPixelForValue(t.x), long = !t.turn && left + ctx.measureText(words).width > width;
+          const line = long ? words.split(" (")[0] : words, down = (i - (lines.length - 1) / 2) * size * 1.3;
+          ctx.save();
+          ctx.translate(long && t.side === "left" ? Math.min(left, width - ctx.measureText(line).width - 2) : left,
+            y.getPixelForValue(t.y) + down);
+          ctx.rotate((-t.turn * Math.PI) / 180);
+          if (t.turn) Object.assign(ctx, { textAlign: { bottom: "left", top: "right" }[t.height] || "center", textBaseline: "middle" });
+          ctx.strokeText(line, 0, 0);
+          ctx.fillText(line, 0, 0);
+          ctx.restore();
         });
       }
       const picked = window.report.picked;
@@ -148,11 +154,13 @@
         interaction: { mode: "nearest", intersect: true }, scales: { x: scale(panel.x), y: scale(panel.y) },
         plugins: { legend: { display: false }, tooltip: { enabled: false, external: hover } },
         onClick: (event, found) => {
+          if (chart.dragged) return void (chart.dragged = false);
           const run = found.length ? chart.data.datasets[found[0].datasetIndex].data[found[0].index].run : -1;
           if (run >= 0) events.pick(run === window.report.picked ? -1 : run);
         },
       },
     });
+    zoomable(canvas, chart);
     built.set(canvas, { chart, panel, number });
   }
 

@@ -20,7 +20,7 @@ from analysis.markup import data_block, table
 from analysis.summary import exponent_rows
 from saescale.records.latents import read_cards
 
-SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "plots.js")
+SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "zoom.js", "plots.js")
 PARTS = {"summary": "Summary", "plots": "Plots", "laws": "Laws", "runs": "Runs", "latents": "Latents", "made": "Provenance"}
 
 

@@ -141,3 +141,20 @@ def test_what_the_report_is_drawn_with_is_what_its_registry_gave():
         assert hashlib.sha256(content).hexdigest() == digest and f"v{version}".encode() in content[:200]
         assert licence in vendor.joinpath(where).read_text()
         assert b"</script" not in content.lower() and b"<!--" not in content
+
+
+def test_an_axis_that_runs_downwards_and_a_turned_word_stay_so(drawn):
+    drawn[1].plot([1e9, 1e10], [0.5, 0.25])
+    drawn[1].invert_yaxis()
+    drawn[1].text(1e9, 0.3, "rare", rotation=90)
+    (panel,) = describe(drawn[0])["panels"]
+    assert panel["y"]["reverse"] and "reverse" not in panel["x"]
+    assert (panel["texts"][0]["words"], panel["texts"][0]["turn"]) == ("rare", 90)
+
+
+def test_hollow_dots_and_panels_put_aside_are_what_they_are():
+    figure, axes = style.panels(2, 8.0, 4.0)
+    axes[0].scatter([1, 2], [1, 2], facecolors="none", edgecolors="#0a62a8")
+    axes[1].set_visible(False)
+    (panel,) = describe(figure)["panels"]
+    assert (panel["series"][0]["face"], panel["series"][0]["colour"]) == ("none", "#0a62a8")

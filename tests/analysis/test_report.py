@@ -75,7 +75,7 @@ def test_only_scripts_of_the_policy_run(plain):
     scripts = re.findall(r"<script>(.*?)</script>", plain[1], re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', plain[1])
-    assert len(scripts) == 3 and re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert len(scripts) == 4 and re.findall(r"'sha256-([^']+)'", policy) == digests
     assert policy.startswith("default-src 'none'") and "unsafe-inline" not in policy.split("style-src")[0]
 
 
@@ -179,7 +179,7 @@ def test_everything_user_given_is_escaped(page_of):
     assert "<script" not in shown and shown.count("&lt;script&gt;") >= 7
     Balanced().feed(text)
     row = blocks(text)["data-runs"]["rows"][0]
-    assert row.count(NASTY) == 2 and text.count("</script>") == 5
+    assert row.count(NASTY) == 2 and text.count("</script>") == 6
 
 
 def test_runs_without_a_result_and_excluded_cells_are_listed_with_reasons(page_of):
