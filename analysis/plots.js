@@ -251,7 +251,8 @@
         `${figure.dataset.title}: ${plain(panel.y.label)} against ${plain(panel.x.label)}. Arrow keys walk over the points.` });
       canvas.addEventListener("keydown", (event) => walk(canvas, event));
       canvas.addEventListener("blur", () => (tip.hidden = true));
-      const least = named(panel.y) ? `; min-height: ${3 + named(panel.y) * (narrow() ? 2.1 : 1.6)}rem; max-height: none` : "";
+      const names = narrow() ? named(panel.y) : Math.max(...plot.panels.map((p) => named(p.y)));
+      const least = names ? `; min-height: ${3 + names * (narrow() ? 2.1 : 1.6)}rem; max-height: none` : "";
       const frame = el("div", { class: "frame", style: `--aspect: ${Math.min(Math.max(plot.aspect, 1.05), 1.75)}${least}` }, canvas);
       const up = plain(panel.y.label).trim(), right = plain(panel.x.label).trim();
       const block = el("div", { class: "panel" }, el("h4", {}, ...words(panel.title)),

@@ -170,8 +170,10 @@ def _legend(legend: Legend | None) -> dict | None:
 
 
 def _key(handle) -> dict:
+    if isinstance(handle, LineCollection):  # what stands for an error bar
+        return _look(handle.get_colors()[0], None) | {"line": 1.5, "dash": []}
     if not isinstance(handle, Line2D):
-        return _look(handle.get_facecolor() if isinstance(handle, Patch) else "black", None) | {"fill": True}
+        return _look(handle.get_facecolor() if isinstance(handle, Patch) else handle.get_facecolor()[0], None) | {"fill": True}
     drawn, marker = handle.get_linestyle() in DASHES, MARKERS.get(handle.get_marker())
     look = _look(handle.get_color(), None) | {"line": handle.get_linewidth() if drawn else 0}
     look |= {"dash": DASHES[handle.get_linestyle()]} if drawn else {}

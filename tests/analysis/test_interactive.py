@@ -127,7 +127,7 @@ def test_mathematics_becomes_text_with_raised_and_lowered_parts():
     parts = [["f", "i"], ["50", "sub"], [" ∝ ", ""], ["C", "i"], ["-q", "sup"], [", all", ""]]
     assert pieces(r"$f_{50} \propto C^{-q}$, all") == parts
     assert plain(r"$\mathdefault{10^{9}}$") == "10⁹"
-    assert plain(r"2.5$\times 10^{-4}$") == "2.5×10⁻⁴"
+    assert plain(r"2.5$\times 10^{-4}$") == "2.5 × 10⁻⁴"
     assert plain("C^q") == "C^q" and plain("$C^q$") == "C^q"
 
 
@@ -158,3 +158,11 @@ def test_hollow_dots_and_panels_put_aside_are_what_they_are():
     axes[1].set_visible(False)
     (panel,) = describe(figure)["panels"]
     assert (panel["series"][0]["face"], panel["series"][0]["colour"]) == ("none", "#0a62a8")
+
+
+def test_an_error_bar_stands_in_the_legend_in_its_colour(drawn):
+    drawn[1].errorbar([1e9], [0.5], yerr=[0.1], fmt="o", color="#0a62a8", label="seen")
+    drawn[1].legend()
+    (panel,) = describe(drawn[0])["panels"]
+    (entry,) = panel["legend"]["entries"]
+    assert entry["colour"] == "#0a62a8" and all(series["keys"] == [entry["key"]] for series in panel["series"])
