@@ -57,10 +57,11 @@ def lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, looks: dict) -> None:
         return
     for kind, group in rows.groupby("kind"):
         colour, marker = looks[kind]
-        seeds = group.groupby(["n_latents", "wanted_l0"], dropna=False)
-        mean = seeds[[x, y]].mean().reset_index(drop=True).sort_values(x)
-        ax.plot(mean[x], mean[y], color=colour, marker=marker, markersize=4.5, linewidth=1.3)
-        ax.vlines(seeds[x].mean(), seeds[y].min(), seeds[y].max(), color=colour, linewidth=2.5, alpha=0.4)
+        cells = group.groupby(["n_latents", "wanted_l0"], dropna=False)
+        mean = cells[[x, y]].mean().assign(runs=cells["run_id"].agg(list)).reset_index(drop=True).sort_values(x)
+        (line,) = ax.plot(mean[x], mean[y], color=colour, marker=marker, markersize=4.5, linewidth=1.3)
+        ax.vlines(cells[x].mean(), cells[y].min(), cells[y].max(), color=colour, linewidth=2.5, alpha=0.4)
+        style.of_runs(line, mean["runs"])
     style.log_y(ax, rows[y].to_numpy(float))
     if x == "n_latents":
         style.size_ticks(ax.xaxis, sorted(int(n) for n in rows[x].unique()))

@@ -228,14 +228,15 @@ def run_in_process(jobs: Sequence[Path], _workers: int, stage: str, progress: Pr
 
 
 def _show(jobs: Sequence[Path], stage: str, progress: Progress) -> None:
+    """The share done of all jobs: one that has not begun counts as the mean of those that have."""
     done = total = 0.0
-    note = ""
+    note, begun = "", 0
     for job in jobs:
         try:
             status = read_json(job / "status.json")
         except Damaged:
             status = None
         if status:
-            done, total = done + status["done"], total + status["total"]
+            done, total, begun = done + status["done"], total + status["total"], begun + 1
             note = status.get("note", "") or note
-    progress.stage(stage, done, total, note)
+    progress.stage(stage, done, total * len(jobs) / max(begun, 1), note)

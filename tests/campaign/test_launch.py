@@ -167,3 +167,16 @@ def test_states_of_a_plan_are_those_of_its_runs(store):
     plan = planned(store)
     found = states(plan.runs, store)
     assert list(found) == [r.run_id for r in plan.runs] and {s.state for s in found.values()} == {"new"}
+
+
+def test_a_job_that_has_not_begun_counts_as_the_mean_of_those_that_have(tmp_path):
+    shown, jobs = [], [tmp_path / name for name in "abc"]
+    for job, done in zip(jobs[:2], (30, 10), strict=True):
+        write_json(job / "status.json", {"done": done, "total": 100})
+
+    class Shown:
+        def stage(self, *told):
+            shown.append(told)
+
+    local._show(jobs, "train", Shown())
+    assert shown == [("train", 40.0, 300.0, "")]
