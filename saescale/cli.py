@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_laws, cli_triage
+from saescale import cli_cluster, cli_laws, cli_track, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -20,6 +20,7 @@ app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, r
 
 cli_cluster.register(app)
 cli_triage.register(app)
+cli_track.register(app)
 
 
 @app.command()

@@ -23,6 +23,7 @@ KINDS = tuple(kinds.KINDS)
 SPARSITY_WARMUPS = ("tokens", "horizon")
 KERNELS = ("auto", "cpu", "numba")
 PRECISIONS = ("float32", "bfloat16")
+TRACKS = ("off", "offline", "wandb")
 CLUSTERS = ("inprocess", "local", "slurm")
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
 HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
@@ -125,7 +126,12 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
+    """Where a dashboard is kept: wandb (a server), offline (wandb's files, in the store) or off. `project` and `entity` null:
+    what WANDB_PROJECT and WANDB_ENTITY say, else "saescale" and the key's own."""
+
     kind: str
+    project: str | None = None
+    entity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ def _check_choices(c: Config) -> None:
                "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
-               "track.kind": (c.track.kind, ("off",))}
+               "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")

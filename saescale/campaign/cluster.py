@@ -18,7 +18,7 @@ from typing import Any
 from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
 from saescale.campaign.groups import Group, chunks, groups
-from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk
+from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk, tracking
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -113,6 +113,7 @@ def launch(plan: Plan, store: Store, choice: Choice) -> Outcome:
 
     slurm.check_folder(store.root)
     store.require_writable()
+    tracking(plan)  # refuses before anything is submitted
     lock = Lock(store.root / "launch.lock")
     holder = lock.acquire()
     if holder is not None:
@@ -174,9 +175,11 @@ def hand_over(launcher: Launcher, todo: Sequence[PlannedRun], training: Sequence
     first = launcher.hand_over(harvest) if harvest.jobs else []
     if len(harvest.jobs) and (launcher.messages or launcher.waiting):
         return  # no training on half a harvest
+    asked = tracking(plan)
     for group in training:
+        aside = {"request": dataclasses.asdict(group.request)} | ({"track": dataclasses.asdict(asked)} if asked else {})
         group.jobs = [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet],
-                                       "execution": dict(fleet[0].execution)}, request=dataclasses.asdict(group.request))
+                                       "execution": dict(fleet[0].execution)}, **aside)
                       for fleet in group.fleets]
         launcher.hand_over(group, ("afterok", first))
         if launcher.messages:

@@ -8,6 +8,7 @@ whether the job goes back to the queue.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -18,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from saescale.campaign import local
-from saescale.records.store import Damaged, read_json
+from saescale.records.store import Damaged, Store, read_json
+from saescale.track import follow
+from saescale.track.follow import following
 
 REQUEUED, STALLED = 75, 76
 KILL_WAIT_S = 300.0
+TRACK_WAIT_S = 10.0  # for the mirror to wandb, when time is short
 
 
 class Asked:
@@ -50,16 +54,32 @@ def run_task(job_dir: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
     worker = local.Worker(job, read_json(job / "job.json"), about_slurm())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    notes: list[str] = []
+    with following(Store(job.parents[1]), mirrored(job), notes, lambda: TRACK_WAIT_S if asked.what else math.inf):
+        problem = watch(worker, asked)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
+    if problem is None:
+        return
+    sys.exit(after(asked, job, worker.end()[1], problem))
+
+
+def watch(worker: local.Worker, asked: Asked) -> str | None:
+    """Pass on what this task is asked until the worker has ended; one sentence unless it ended well."""
     told = None
     while not worker.poll():
         if asked.what != told:
             told = asked.what
             worker.send_signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
         time.sleep(0.1)
-    problem = worker.finish(asked=asked.what)
-    if problem is None:
-        return
-    sys.exit(after(asked, job, worker.end()[1], problem))
+    return worker.finish(asked=asked.what)
+
+
+def mirrored(job: Path) -> follow.Asked | None:
+    """What the mirror of this job's runs is asked: each task mirrors its own, with the key in its environment."""
+    content = read_json(job / "job.json")
+    track = content.get("track")
+    return follow.Asked(**{**track, "runs": content["runs"], "token": job.name}) if track else None
 
 
 def after(asked: Asked, job: Path, code: int, problem: str) -> int:
