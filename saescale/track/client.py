@@ -30,6 +30,10 @@ class NoKey(Unreachable):
     """There is no key to log in with."""
 
 
+class IdTaken(Unreachable):
+    """The id belongs to a run of another experiment."""
+
+
 class Deleted(Exception):
     """The run was deleted on the server, which does not take its id again."""
 
@@ -94,7 +98,7 @@ class Client:
         theirs = opened.config.get("fingerprint")
         if theirs not in (None, run.config["fingerprint"]):
             opened.finish(exit_code=1)
-            raise Unreachable(f"the id {wandb_id} is already used in {self.project} by a run that is not this one")
+            raise IdTaken(f"the id {wandb_id} is already used in {self.project} by a run that is not this one")
         opened.config.update(run.config, allow_val_change=True)
         opened.define_metric("tokens", hidden=True)
         opened.define_metric("flops_dense", hidden=True, step_metric="tokens")

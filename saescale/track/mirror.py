@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from saescale.records.store import Store, write_json
-from saescale.track.client import Client, Deleted, LiveRun, NoKey, Unreachable
+from saescale.track.client import Client, Deleted, IdTaken, LiveRun, NoKey, Unreachable
 from saescale.track.tracked import Book, Ending, Tracked, ending, metrics_file, planned, rows
 
 POLL_S = 1.0
 MOST_OPEN = 64  # runs open at once; more wait until one ends
+MOST_UNDELIVERED = 2  # each costs FINISH_S
 OFFLINE = "offline"
 
 
@@ -44,7 +45,7 @@ class Mirror:
         self.seen: dict[str, Any] = {}  # run_id -> stamp of its files when they were last read
         self.left: set[str] = set()  # runs nothing more is tried for
         self.notes: list[str] = []
-        self.done = self.failures = self.checked = 0
+        self.done = self.failures = self.undelivered = 0
 
     def start(self) -> None:
         """Choose where runs go: the server when it is wanted and answers, else the disk."""
@@ -73,7 +74,6 @@ class Mirror:
 
     def tell(self, phase: str) -> None:
         """The mirror's status, for who waits for it: it is heard as long as this changes."""
-        self.checked += 1
         write_json(self.folder / f"mirror-{self.asked['token']}.json", {
             "phase": phase, "where": self.where if self.client else "off", "pid": os.getpid(), "done": self.done,
             "total": len(self.runs), "open": len(self.live), "sent": sum(r.sent for r in self.live.values()),
@@ -146,12 +146,12 @@ class Mirror:
         """Finish a run, see that the server has every row, and write down that wandb has it."""
         assert self.client is not None
         live.close(str(stands.state), stands.summary)
-        self.live.pop(run.run_id)
         wandb_id = self.book.wandb_id(run)
         if live.online:
             there = self.client.rows_there(wandb_id)
             if there < n_rows:
                 raise Unreachable(f"the server has {there} of the {n_rows} rows of {wandb_id}")
+        self.live.pop(run.run_id)
         self.book.write(run, id=wandb_id, where=self.where if live.online else OFFLINE, rows=n_rows, ended=stands.state)
         self.client.sweep_up(wandb_id, None if live.online else live.folder)
         self.done += 1
@@ -166,18 +166,19 @@ class Mirror:
 
     def trouble(self, run: Tracked, e: Exception) -> None:
         """Leave this run to a later sync. When a run cannot even begin, the next go to the disk, and then nowhere."""
-        could_begin = self.live.pop(run.run_id, None) is not None
+        had_begun = self.live.pop(run.run_id, None) is not None
         self.left.add(run.run_id)
         self.failures += 1
+        self.undelivered += had_begun
         text = str(e) if isinstance(e, Unreachable) else f"{type(e).__name__}: {e}"
         self.note(f"{text}. Its rows are in metrics.jsonl; `saescale sync` sends them.")
-        if could_begin or isinstance(e, Deleted) or "already used" in text:
+        if isinstance(e, IdTaken) or had_begun and self.undelivered < MOST_UNDELIVERED:
             return
-        if self.online and not self.asked.get("sync"):
+        if self.online and not had_begun and not self.asked.get("sync"):
             self.online, self.where = False, OFFLINE
             self.note("the other runs are tracked offline from here.")
         else:
-            self.give_up("wandb failed twice" if not self.asked.get("sync") else "wandb does not take runs")
+            self.give_up("wandb does not take what it is sent")
 
     def end(self) -> None:
         if self.client is not None:
@@ -209,6 +210,8 @@ def main() -> None:
     mirror.start()
     mirror.follow(over)
     mirror.end()
+    sys.stderr.flush()
+    os._exit(0)  # what wandb would still wait for at its exit is what was given up
 
 
 if __name__ == "__main__":

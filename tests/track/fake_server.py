@@ -46,7 +46,7 @@ class Run:
 
 
 class FakeServer:
-    """`loses_rows`: it says yes to history and keeps none."""
+    """`loses_rows`: it says yes to history and summary and keeps neither."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -138,8 +138,8 @@ class FakeServer:
     def stream(self, run: str, sent: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             found = self.run(run)
-            for name, part in (sent.get("files") or {}).items():
-                if name == "wandb-history.jsonl" and not self.loses_rows:
+            for name, part in ({} if self.loses_rows else sent.get("files") or {}).items():
+                if name == "wandb-history.jsonl":
                     for k, line in enumerate(part["content"]):
                         found.overwritten += part["offset"] + k in found.lines
                         found.lines[part["offset"] + k] = line
