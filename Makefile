@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slurm test-wandb setup lint clean
+.PHONY: demo test test-slurm test-wandb test-browser setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,10 @@ test-slurm: setup
 # wandb's own client against files and a small server on loopback
 test-wandb: setup
 	@SAESCALE_WANDB=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wandb -n 2 tests/track
+
+# The report in a headless Chromium: needs the packages chromium chromium-driver
+test-browser: setup
+	@SAESCALE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rP tests/analysis/browser
 
 lint: setup
 	@$(BIN)/ruff check .

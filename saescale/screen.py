@@ -23,7 +23,7 @@ from saescale.campaign.status import STATES, RunState
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
-          "sync": "upload to wandb"}
+          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress
