@@ -43,6 +43,15 @@ def require_wandb() -> None:
                          "Nothing was started.") from None
 
 
+def require_workspaces() -> None:
+    """Raises ValueError when wandb-workspaces is not installed."""
+    try:
+        version("wandb-workspaces")
+    except PackageNotFoundError:
+        raise ValueError("a dashboard needs wandb-workspaces, which is not installed: "
+                         "pip install 'saescale[dashboard]'.") from None
+
+
 class Follower:
     """A mirror at work."""
 

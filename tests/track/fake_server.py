@@ -115,6 +115,9 @@ class FakeServer:
                   "project": project}
         return {"data": {"upsertBucket": {"bucket": bucket, "inserted": inserted}}}
 
+    def _ArtifactType(self, _: Any) -> dict[str, Any]:
+        return {"data": {"project": None}}  # no artifacts of this type yet
+
     def _CreateArtifact(self, _: Any) -> dict[str, Any]:
         latest = {"latestArtifact": {"id": "a", "versionIndex": 0}}
         return {"data": {"createArtifact": {"artifact": {"id": "a", "state": "COMMITTED", "artifactSequence": latest}}}}
