@@ -41,18 +41,13 @@ def inspected(store, wandb_id):
     """(rows, last summary) of the one offline folder of a run, by `wandb leet inspect`."""
     folders = list((store.sweep_dir("tiny") / "track" / "wandb").glob(f"offline-run-*-{wandb_id}"))
     assert len(folders) == 1
-    return [r["history"] for r in map(json.loads, leet(folders[0]).splitlines()) if r["type"] == "history"], \
-        json.loads(leet("--summary", folders[0]))
+    records = [json.loads(line) for line in leet(folders[0]).splitlines()]
+    return [r["history"]["item"] for r in records if r["type"] == "history"], json.loads(leet("--summary", folders[0]))
 
 
 def leet(*arguments):
     command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True).stdout
-
-
-def history(record):
-    """A history record of leet as a row."""
-    return record.get("row") or record.get("item") or record
 
 
 def test_a_tracked_launch_lands_offline_whole_and_nowhere_else(project, saescale, home):
@@ -62,7 +57,7 @@ def test_a_tracked_launch_lands_offline_whole_and_nowhere_else(project, saescale
         folder = next(project.store.glob("tiny*/track"))
         store = type("S", (), {"sweep_dir": staticmethod(lambda _, f=folder: f.parent)})
         rows, whole = inspected(store, f"{folder.parent.name}-{run_dir.name}")
-        assert without_clock(map(history, rows)) == shown(read_lines(run_dir / "metrics.jsonl"))
+        assert without_clock(rows) == shown(read_lines(run_dir / "metrics.jsonl"))
         result = read_json(run_dir / "result.json")
         assert {k: whole["config"][k] for k in result["science"]} == result["science"]
         assert {k: whole["summary"][k] for k in result["metrics"]} == pytest.approx(result["metrics"])
@@ -126,7 +121,7 @@ def test_an_offline_mirror_killed_and_begun_again_leaves_one_whole_folder(made, 
     made.finish(0)
     mirror(made, "offline")
     rows, whole = inspected(made.store, made.wandb_id(0))
-    assert without_clock(map(history, rows)) == shown(OFFLINE) and whole["state"] == "finished"
+    assert without_clock(rows) == shown(OFFLINE) and whole["state"] == "finished"
 
 
 def test_sync_sends_what_was_tracked_offline_once_and_leaves_the_folders_for_leet(made, server, saescale):
@@ -211,7 +206,7 @@ def test_a_server_in_trouble_costs_a_note_and_the_runs_are_offline(made, server,
     assert time.monotonic() - begun < 3 * INIT_S  # one look at the server; the rest is the start of two processes
     assert said["where"] == "offline" and said["done"] == 1 and "tracked offline" in said["notes"][0]
     rows, _ = inspected(made.store, made.wandb_id(0))
-    assert without_clock(map(history, rows)) == shown(OFFLINE)
+    assert without_clock(rows) == shown(OFFLINE)
 
 
 def test_without_a_key_it_is_offline_and_nothing_is_asked(made, server, monkeypatch, saescale):
