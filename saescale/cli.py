@@ -100,6 +100,8 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     if outcome.exit_code:
         screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)
+    for note in outcome.notes:
+        screen.say(note, None)
     study = Study.of("demo", overrides or [], store)
     study.collect()
     fits = study.fit()

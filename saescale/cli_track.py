@@ -57,14 +57,15 @@ def dashboard(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = 
     asked, at = load(sweep, overrides or []), Store(store.absolute())
     _require_plan(at, asked.folder_name, again(sweep, overrides, store))
     runs, folder = planned(at, asked.folder_name), at.sweep_dir(asked.folder_name) / "track"
+    (project, entity), place = _where(overrides or []), Book(folder).place()
+    project, entity = project or place.get("project"), entity or place.get("entity")
     if push:
         at.require_writable()
-        for line in _push(runs, folder, _laws(sweep, overrides or [], store), *_where(overrides or [])):
+        for line in _push(runs, folder, _laws(sweep, overrides or [], store), project, entity):
             screen.say(line, None)
         return
     from saescale.track.workspace import spec, titles, workspace
 
-    project, entity = _where(overrides or [])
     space = workspace(runs, Book(folder), entity or os.environ.get("WANDB_ENTITY") or "ENTITY",
                       project or os.environ.get("WANDB_PROJECT") or PROJECT)
     if show:

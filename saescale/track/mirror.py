@@ -50,16 +50,20 @@ class Mirror:
     def start(self) -> None:
         """Choose where runs go: the server when it is wanted and answers, else the disk."""
         self.tell("beginning")
+        place = self.book.place()
         try:
-            self.client = Client(self.folder, self.asked.get("project"), self.asked.get("entity"))
+            self.client = Client(self.folder, self.asked.get("project") or place.get("project"),
+                                 self.asked.get("entity") or place.get("entity"))
         except Exception as e:  # whatever an installation may do
             return self.give_up(f"wandb cannot be used ({type(e).__name__}: {e})")
         try:
             self.where = self.client.connect() if self.online else OFFLINE
+            self.book.remember(self.client.project, self.client.entity)
         except Unreachable as e:
             if self.asked.get("sync"):
                 return self.give_up(str(e))
             self.online = False
+            self.book.remember(self.client.project, self.client.entity)
             self.note(f"{e}: tracked offline." if isinstance(e, NoKey) else f"{e}: tracked offline from here.")
         return None
 

@@ -125,7 +125,19 @@ class Book:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "runs"
+        self.folder, self.place_file = folder / "runs", folder / "place.json"
+
+    def place(self) -> dict[str, str | None]:
+        """The project and entity this sweep went to; a later command goes there too unless it is told otherwise."""
+        try:
+            found = read_json(self.place_file)
+        except Damaged:
+            found = None
+        return found if isinstance(found, dict) else {}
+
+    def remember(self, project: str, entity: str | None) -> None:
+        if self.place() != (place := {"project": project, "entity": entity}):
+            write_json(self.place_file, place)
 
     def read(self, run: Tracked) -> dict[str, Any]:
         """What is known; nothing when nothing is, or the file cannot be read (the run is then sent again, without doubles)."""

@@ -145,7 +145,11 @@ def test_a_sweep_that_was_never_tracked_can_be_sent_later(made, server, saescale
     made.log(0, OFFLINE)
     made.finish(0)
     assert saescale("sync", "tiny", "track.project=elsewhere")[0] == 0
-    assert server.runs[made.wandb_id(0)].said("project") == "elsewhere"
+    run = server.runs[made.wandb_id(0)]
+    assert run.said("project") == "elsewhere"
+    n_upserts = len(run.upserts)
+    code, out, _ = saescale("sync", "tiny")  # said once is enough
+    assert code == 0 and "/elsewhere" in out and len(run.upserts) == n_upserts
 
 
 def test_odd_names_and_numbers_that_are_none_arrive_as_they_are(made, server):

@@ -86,6 +86,15 @@ def test_the_book_knows_what_is_where_and_gives_a_deleted_run_another_id(made, r
     assert book.read(run) == {} and book.wandb_id(run) == f"tiny-{run.run_id}"
 
 
+def test_a_sweep_stays_in_the_project_it_began_in(made):
+    book = Book(made.store.sweep_dir("tiny") / "track")
+    assert book.place() == {}
+    book.remember("mine", None)
+    assert Book(made.store.sweep_dir("tiny") / "track").place() == {"project": "mine", "entity": None}
+    book.place_file.write_text("{")
+    assert book.place() == {}
+
+
 def test_a_sweep_without_a_plan_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="has no plan"):
         planned(Store(tmp_path), "nothing")
