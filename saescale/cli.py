@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_exchange, cli_latents, cli_laws, cli_study, cli_triage
+from saescale import cli_cluster, cli_exchange, cli_latents, cli_laws, cli_study, cli_track, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -18,7 +18,7 @@ app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
-for verbs in (cli_cluster, cli_triage, cli_latents, cli_exchange, cli_study):
+for verbs in (cli_cluster, cli_triage, cli_latents, cli_exchange, cli_track, cli_study):
     verbs.register(app)
 
 
@@ -108,6 +108,8 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     if outcome.exit_code:
         screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)
+    for note in outcome.notes:
+        screen.say(note, None)
     study = Study.of("demo", overrides or [], store)
     study.collect()
     fits = study.fit()

@@ -18,6 +18,7 @@ from typing import Any
 from saescale import kinds
 from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
+from saescale.tracking import TRACKS, TrackConfig
 
 KINDS = tuple(kinds.KINDS)
 SPARSITY_WARMUPS = ("tokens", "horizon")
@@ -125,11 +126,6 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
-class TrackConfig:
-    kind: str
-
-
-@dataclass(frozen=True)
 class Config:
     lm: LMConfig
     data: DataConfig
@@ -163,7 +159,7 @@ def _check_choices(c: Config) -> None:
                "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
-               "track.kind": (c.track.kind, ("off",))}
+               "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")

@@ -25,7 +25,8 @@ console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 PLAIN_S = 10.0
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
-          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "evaluate": "measure the SAE"}
+          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "evaluate": "measure the SAE",
+          "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress

@@ -127,7 +127,7 @@ def test_the_two_lists_above_name_every_setting():
     leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
-                 "track.kind", "train.sparsity_warmup_tokens",
+                 "track.kind", "track.project", "track.entity", "train.sparsity_warmup_tokens",
                  "sae.target_l0", "sae.bandwidth", "sae.warmup",
                  "cluster.rules", "cluster.job", "cluster.slurm"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere

@@ -23,6 +23,7 @@ from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store, append_line, write_json
+from saescale.track.follow import Asked, following, require_wandb
 
 ORPHAN_WAIT_S = 60.0
 EVERYTHING = Choice()
@@ -52,6 +53,7 @@ class Outcome:
 
 def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
+    asked = tracking(plan)
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
@@ -64,15 +66,27 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
+    lacking: dict[str, list[list]] = {}
+    notes: list[str] = []
+    messages: list[str] = []
     if harvests_while_training(packed, plan.cluster):
         lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
-        messages = _run(plan, store, training_jobs(packed, store, plan.cluster, lacking), "train", progress)
-        return Outcome(len(todo), states(plan.runs, store), tuple(messages))
-    processes = plan.cluster.workers * plan.cluster.ranks
-    messages = _run(plan, store, harvest_jobs(harvests(todo, store, processes), store), "harvest", progress)
+    else:
+        wanted = harvests(todo, store, plan.cluster.workers * plan.cluster.ranks)
+        messages = _run(plan, store, harvest_jobs(wanted, store), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
-    return Outcome(len(todo), states(plan.runs, store), tuple(messages))
+        with following(store, asked, notes):
+            messages = _run(plan, store, training_jobs(packed, store, plan.cluster, lacking), "train", progress)
+    return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
+
+
+def tracking(plan: Plan, **more: Any) -> Asked | None:
+    """What a mirror of this plan is asked, None when nothing is tracked. Raises ValueError when wandb is not installed."""
+    track = plan.track
+    if track.kind == "off":
+        return None
+    require_wandb()
+    return Asked(plan.sweep.folder_name, track.kind, track.project, track.entity, **more)
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
