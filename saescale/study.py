@@ -60,6 +60,12 @@ class Study:
         found = concepts.read(self.folder)
         return None if found is None else (found.table, found.about)
 
+    def horizon(self, concepts: Any) -> int:
+        """Training tokens of the largest dictionaries that were scored."""
+        largest = concepts[concepts["n_latents"] == concepts.loc[concepts["dictionary"] == "trained", "n_latents"].max()]
+        scored = set(largest["run_id"])
+        return max(r["science"]["train"]["n_tokens"] for r in self.plan["runs"] if r["run_id"] in scored)
+
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
         from analysis.presence import fit_presence
