@@ -49,7 +49,11 @@ class Study:
         return read_table(self.path("table.csv"))
 
     def concepts(self) -> dict[str, Any] | None:
-        return read_json(self.path("concepts.json"))
+        """Scores of the trained and untrained dictionaries as analysis.presence reads them; None where nothing was scored."""
+        from saescale.records.concepts import read
+
+        found = read(self.folder)
+        return None if found is None else found.matrix()
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
