@@ -16,9 +16,9 @@ def why(name: RunOrSweep, overrides: Overrides = None, store: StoreRoot = RUNS, 
     """Say why runs are where they are: the class, the lines that show it, one command to go on with."""
     from saescale import screen_cluster
     from saescale.campaign import submissions, triage
+    from saescale.campaign.folders import project_folder
     from saescale.campaign.recorded import find
     from saescale.campaign.status import states
-    from saescale.campaign.sweep import project_folder
     from saescale.records.store import Store
 
     at = Store(store.absolute())

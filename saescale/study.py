@@ -50,21 +50,10 @@ class Study:
 
     def concepts(self) -> tuple[Any, dict[str, Any]] | None:
         """(table, what concepts.json says of it), or None where nothing was scored."""
-        from saescale.records import concepts
+        from saescale.records.concepts import read
 
-        about = read_json(self.path(concepts.ABOUT))
-        if about is not None and about.get("schema") == 1:
-            from analysis.presence_data import of_record
-
-            return of_record(about), about
-        found = concepts.read(self.folder)
+        found = read(self.folder)
         return None if found is None else (found.table, found.about)
-
-    def horizon(self, concepts: Any) -> int:
-        """Training tokens of the largest dictionaries that were scored."""
-        largest = concepts[concepts["n_latents"] == concepts.loc[concepts["dictionary"] == "trained", "n_latents"].max()]
-        scored = set(largest["run_id"])
-        return max(r["science"]["train"]["n_tokens"] for r in self.plan["runs"] if r["run_id"] in scored)
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing

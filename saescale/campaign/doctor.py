@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from saescale.campaign import queue
-from saescale.campaign.sweep import project_folder
+from saescale.campaign.folders import project_folder
 from saescale.records.store import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"

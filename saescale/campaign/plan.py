@@ -14,7 +14,8 @@ from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
-from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
+from saescale.campaign.folders import project_folder
+from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, read_json, write_text
 from saescale.science import TooShort, science_block, synthetic_science_block

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import saescale
-from saescale.campaign.sweep import PACKAGE, project_folder
+from saescale.campaign.folders import PACKAGE, project_folder
 from saescale.records.store import Store, write_json
 
 LEFT_OUT = {"__pycache__", ".git", ".pytest_cache"}

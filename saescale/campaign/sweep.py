@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from saescale import config as conf
+from saescale.campaign.folders import group_choices, project_folder
+from saescale.campaign.inventories import check_settings
 from saescale.identity import canonical, digest, flatten
 from saescale.sources import EXECUTION_SOURCES
 
@@ -19,16 +21,6 @@ EXECUTION_GROUPS = ("cluster", "track")
 SLURM_ONLY = ("cluster.job.", "cluster.slurm.", "cluster.rules")
 SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
-PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def project_folder(name: str) -> Path:
-    """`conf` or `sweeps`: of the working directory when it has one, else as installed with saescale."""
-    for folder in (Path.cwd() / name, PACKAGE.parent / name, PACKAGE / name):
-        if folder.is_dir() and list(folder.glob("*.yaml")):
-            return folder
-    raise ValueError(f"no {name}/ folder with YAML files here. Run saescale in a project with {name}/, "
-                     "such as a checkout of saescale.")
 
 
 @dataclass(frozen=True)
@@ -147,11 +139,7 @@ def _check_shape(name: str, raw: Any) -> None:
     for kind in by_kind:
         if kind not in conf.KINDS:
             raise ValueError(f"{where}: by_kind.{kind} is not an SAE kind. Choose one of: {', '.join(conf.KINDS)}.")
-    tokens = concepts.get("scoring_tokens")
-    if concepts and (set(concepts) != {"grid", "scoring_tokens"} or concepts["grid"] not in raw["grids"]
-                     or not isinstance(tokens, int) or tokens < 1):
-        raise ValueError(f"{where}: concepts={concepts!r} must be {{grid: NAME, scoring_tokens: N}}, with NAME one of: "
-                         f"{', '.join(map(str, raw['grids']))}, and N a whole number.")
+    check_settings(where, concepts, list(map(str, raw["grids"])))
 
 
 def _refuse_two_horizons(overrides: Sequence[Override]) -> None:
@@ -169,11 +157,6 @@ def _parse_group(item: str, name: str) -> tuple[str, str]:
         raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not known. "
                          f"Choose one of: {', '.join(f'{group}={c}' for c in choices[group])}.")
     return group, choice
-
-
-def group_choices() -> dict[str, list[str]]:
-    root = project_folder("conf")
-    return {d.name: sorted(p.stem for p in d.glob("*.yaml")) for d in sorted(root.iterdir()) if d.is_dir()}
 
 
 def _with_overrides(axes: dict[str, list[Any]], overrides: Sequence[Override]) -> dict[str, Sequence[Any]]:

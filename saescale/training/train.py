@@ -25,7 +25,7 @@ from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
 from saescale.activations.shards import shard_tokens
 from saescale.measure.score import score_dictionaries
-from saescale.records import record
+from saescale.records import concepts, record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
 from saescale.sae.ranks import ALONE, Ranks
@@ -242,7 +242,7 @@ def concepts_job(job: Job) -> int:
         job.done, job.total = done, total
         job.show(note)
 
-    write_json(job.folder / "concepts.json", score_dictionaries(job.store, job.content, show))
+    concepts.write(job.folder, *score_dictionaries(job.store, job.content, job.folder, show))
     return DONE
 
 

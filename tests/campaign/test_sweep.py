@@ -1,7 +1,8 @@
 import pytest
 
 from saescale import config as conf
-from saescale.campaign.sweep import Override, cells, group_choices, load
+from saescale.campaign.folders import group_choices
+from saescale.campaign.sweep import Override, cells, load
 
 pytestmark = pytest.mark.usefixtures("project")
 G = "grids: {g: {seed: 0}}"
@@ -124,8 +125,11 @@ def test_the_order_of_overrides_does_not_move_the_folder():
     ("base: lm=bundled\n" + G, "is not a list"), ("base: [lm]\n" + G, "lm' is not known"),
     ("base: [nope=1]\n" + G, "Groups are:"), ("around: 3\n" + G, "around is not a mapping"),
     ("by_kind: {topkk: {sae.k: 1}}\n" + G, "by_kind.topkk is not an SAE kind"),
-    ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "with NAME one of: g"),
-    ("concepts: {grid: g}\n" + G, "with NAME one of: g"), ("question: ${nope}\n" + G, "cannot be read")])
+    ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "grid's NAME one of: g"),
+    ("concepts: {grid: g, scoring_tokens: 0}\n" + G, "N a whole number"),
+    ("concepts: {grid: g, tokens: 3}\n" + G, "must be"),
+    ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"),
+    ("question: ${nope}\n" + G, "cannot be read")])
 def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, text, said):
     project.sweep("bad", text)
     assert said in refused(name="bad") and "sweeps/bad.yaml" in refused(name="bad")
