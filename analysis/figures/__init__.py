@@ -24,11 +24,12 @@ FIGURES: dict[str, str] = {
     "concept_f50": "analysis.figures.presence_f50:draw",
     "concept_strip": "analysis.figures.presence_strip:draw",
     "concept_completeness": "analysis.figures.presence_complete:draw",
+    "oracle": "analysis.figures.oracle:draw",
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
 CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
-MORE_FIGURES = ("learning_rate", "firing")  # (table, fits) of a sweep that has them
+MORE_FIGURES = ("learning_rate", "firing", "oracle")  # (table, fits) of a sweep that has them
 
 
 def of_sweep(table, fits: dict) -> tuple[str, ...]:
