@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import saescale
+from saescale.campaign.snapshot import commit
 from saescale.campaign.sweep import load
 from saescale.records.store import Store, read_json, write_json
 
@@ -35,14 +37,14 @@ class Study:
         return self.folder / name
 
     def collect(self) -> Any:
-        from analysis.table import build_table, write_table
+        from analysis.tables import build_table, write_table
 
         table = build_table(self.plan, self.root)
         write_table(table, self.path("table.csv"))
         return table
 
     def table(self) -> Any:
-        from analysis.table import read_table
+        from analysis.tables import read_table
 
         if not self.path("table.csv").exists():
             raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.again}` first.")
@@ -112,8 +114,12 @@ class Study:
 
     def report(self) -> Path:
         from analysis.report import write_report
+        from analysis.report_made import environments
 
         drawn = read_json(self.path("report/figures/figures.json"))
         if drawn is None:
             raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.again}` first.")
-        return write_report(self.folder, self.plan, self.table(), self.fits(), drawn)
+        table = self.table()
+        ids = [str(run_id) for run_id in table.loc[table["state"] == "done", "run_id"]]
+        made = {"version": saescale.__version__, **commit(), "environments": environments(self.root, ids)}
+        return write_report(self.folder, self.plan, table, self.fits(), drawn, made)

@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from analysis.figures import style
+from analysis.figures.interactive import describe
 from analysis.figures.words import WORDS
 
 FIGURES: dict[str, str] = {
@@ -64,9 +65,12 @@ def draw(name: str, *inputs):
 def write(name: str, folder: Path, *inputs) -> dict:
     """Draw and save `name` as SVG and PNG in `folder`; the same inputs give the same bytes.
 
-    Gives {"name", "title", "caption", "svg", "png"} (file names), which is what the report wants.
+    Gives {"name", "title", "caption", "svg", "png", "plot"}, which is what the report wants: two file names, and the figure's
+    interactive twin or None (see `analysis.figures.interactive`).
     """
     figure = draw(name, *inputs)
     svg, png = style.save(figure, Path(folder), name)
     title, caption = WORDS.get(name, (name.replace("_", " "), ""))
-    return {"name": name, "title": title, "caption": caption, "svg": svg.name, "png": png.name}
+    with style.house():
+        plot = describe(figure)
+    return {"name": name, "title": title, "caption": caption, "svg": svg.name, "png": png.name, "plot": plot}

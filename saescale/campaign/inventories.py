@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign.folders import project_folder
+from saescale.campaign import folders
 from saescale.config import unknown_key
 
 DEFAULTS: dict[str, Any] = {"prompt": "The {name}", "spaced": True, "closed": [], "ambiguous": [], "categories": {},
@@ -47,13 +47,13 @@ def chosen(wanted: Sequence[str]) -> list[dict[str, Any]]:
     twice = [entry for entry, n in Counter(wanted).items() if n > 1]
     if twice:
         raise ValueError(f"concepts.inventories names {twice[0]} twice. Name it once.")
-    found = [_one(str(entry)) for entry in wanted]
-    categories = Counter(c for inventory in found for c in _categories(inventory))
+    inventories = [_one(str(entry)) for entry in wanted]
+    categories = Counter(c for inventory in inventories for c in _categories(inventory))
     same = [c for c, n in categories.items() if n > 1]
     if same:
         raise ValueError(f"the category {same[0]!r} is in two of the inventories {', '.join(wanted)}. Choose one of them, as "
                          "INVENTORY.CATEGORY, or rename it in conf/concepts/.")
-    return found
+    return inventories
 
 
 def _one(entry: str) -> dict[str, Any]:
@@ -73,21 +73,22 @@ def _categories(inventory: Mapping[str, Any]) -> list[str]:
     return [*inventory["categories"], *([every["category"]] if every else [])]
 
 
-def folder() -> Path:
-    return project_folder("conf") / "concepts"
+def found() -> dict[str, Path]:
+    """Name -> the file that stands for it, the project's own before the installed one."""
+    return {path.stem: file for path, file in folders.files("conf").items() if path.parts[:-1] == ("concepts",)}
 
 
 def read(name: str) -> dict[str, Any]:
     """The inventory conf/concepts/<name>.yaml. Raises ValueError with one sentence for whatever is wrong with it."""
     import yaml
 
-    known = sorted(p.stem for p in folder().glob("*.yaml"))
+    known = found()
     if name not in known:
         raise ValueError(f"there is no inventory {name!r}. Choose from: {', '.join(known)}, or add conf/concepts/{name}.yaml, "
                          "a list of names.")
     where = f"conf/concepts/{name}.yaml"
     try:
-        raw = yaml.safe_load((folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+        raw = yaml.safe_load(known[name].read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ValueError(f"{where} cannot be read: {' '.join(str(e).split())}") from e
     raw = {"categories": {name: raw}} if isinstance(raw, list) else raw

@@ -13,7 +13,7 @@ from typing import Any
 
 from saescale.activations import tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import local, memory, placement, price
+from saescale.campaign import local, placement, price
 from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets, grouped
 from saescale.campaign.plan import Plan, PlannedRun, save
@@ -58,7 +58,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     if not todo:
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
-    memory.refuse_too_large(packed, plan.cluster)
+    placement.refuse_too_large(packed, plan.cluster)
     refuse_full_disk(todo, store)
     save(plan, store)
     for r in todo:
@@ -135,15 +135,15 @@ def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
                          "Nothing was started.")
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig) -> list[Path]:
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig, **aside: Any) -> list[Path]:
     return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
-                             **placed(fleet, cluster)}) for fleet in packed]
+                             **placed(fleet, cluster)}, **aside) for fleet in packed]
 
 
 def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:
-    if cluster.ranks == 1:
-        return {}
-    return {"n_ranks": cluster.ranks, "homes": dict(placement.place(fleet, cluster).homes)}
+    """Which rank of its job trains which trunk, where the job has several."""
+    found = placement.place(fleet, cluster)
+    return {"n_ranks": len(found.rank_bytes), "homes": dict(found.homes)} if len(found.rank_bytes) > 1 else {}
 
 
 def make_job(store: Store, content: dict[str, Any], **aside: Any) -> Path:

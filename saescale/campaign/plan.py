@@ -14,7 +14,7 @@ from saescale import identity
 from saescale.activations import tokens
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.shards import cache_key
-from saescale.campaign.folders import project_folder
+from saescale.campaign import folders
 from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, read_json, write_text
@@ -78,6 +78,7 @@ class Facts:
         self._lms: dict[str | None, LMFolder] = {}
         self._documents: dict[tuple, tuple] = {}
         self._train_tokens: dict[str, int] = {}
+        self._keys: dict[str, tuple[str, str | None]] = {}
 
     def lm(self, c: conf.Config) -> LMFolder:
         if c.lm.path == "???":
@@ -98,11 +99,18 @@ class Facts:
             self._documents[key] = tokens.corpus_facts(c.data.corpus, c.data.path, lm, c.data.n_ctx)
         return science_block(c, lm.facts(c.lm.hook_name), self._documents[key][1])
 
+    def keys(self, science: Mapping[str, Any]) -> tuple[str, str | None]:
+        """(of the activation cache, of the corpus; null for synthetic activations) a run reads: thousands of runs share one."""
+        text = repr((science["lm"], science["data"], science.get("activations")))
+        if text not in self._keys:
+            self._keys[text] = cache_key(science), None if is_synthetic(science) else tokens.corpus_key(science["data"])
+        return self._keys[text]
+
     def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
         """Activations in one epoch; tokenises the corpus into the store the first time."""
         if is_synthetic(science):
             return science["activations"]["n_tokens"]
-        key = tokens.corpus_key(science["data"])
+        key = self.keys(science)[1]
         if key not in self._train_tokens:
             documents = self._documents[self._key(c)][0]
             corpus = tokens.prepare(self.store, documents, self.lm(c), science["data"])
@@ -127,7 +135,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         if reason:
             excluded.append({"grid": cell.grid, "cell": dict(cell.varied), "reason": reason})
             continue
-        run = _planned(cell, science, None if is_synthetic(science) else facts.lm(cell.config))
+        run = _planned(cell, science, facts)
         known = runs.get(run.run_id)
         runs[run.run_id] = run if known is None else _in_both(known, run)
     _require_every_grid(sweep, runs.values(), excluded)
@@ -135,6 +143,9 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     if cluster.ranks > 1 and cluster.kind == "inprocess":
         raise ValueError(f"cluster.ranks={cluster.ranks} needs as many processes, and cluster=inprocess is one: choose "
                          "cluster=local, or cluster.ranks=1.")
+    if cluster.ranks > 1 and cluster.kind == "slurm":
+        raise ValueError(f"cluster.ranks={cluster.ranks} is for workers of this machine: a job of Slurm has a rank for each of "
+                         "its GPUs, cluster.job.nodes x cluster.job.gpus, or cluster.job.ranks_per_node on each node.")
     return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
 
 
@@ -147,14 +158,15 @@ def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list
             raise ValueError(f"grid {grid!r} of sweep {sweep.name!r} has no point that can be trained: {why}.")
 
 
-def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> PlannedRun:
+def _planned(cell: Cell, science: dict[str, Any], facts: Facts) -> PlannedRun:
     c = cell.config
     science = identity.canonical(science)
-    execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
-                 "corpus_key": lm and tokens.corpus_key(science["data"]),
+    cached, corpus = facts.keys(science)
+    lm_path = None if is_synthetic(science) else str(facts.lm(c).path)
+    execution = {"source": c.activations.source, "lm_path": lm_path, "cache_key": cached, "corpus_key": corpus,
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
-    return PlannedRun(*identity.names(science), (cell.grid,), c.budget.flops, science, execution)
+    return PlannedRun(*identity.names_of_canonical(science), (cell.grid,), c.budget.flops, science, execution)
 
 
 def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
@@ -195,9 +207,8 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
 
 def asked(sweep: Sweep) -> str:
     """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
-    folder = project_folder("conf")
     return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
-                            "conf": [[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.yaml"))]})
+                            "conf": [[str(p), file.read_text()] for p, file in folders.files("conf").items()]})
 
 
 def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:

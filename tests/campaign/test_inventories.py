@@ -1,7 +1,7 @@
 import pytest
 
 from saescale.campaign import inventories
-from saescale.campaign.folders import group_choices
+from saescale.campaign.compose import group_choices
 from saescale.measure.occurrences import split_name
 
 
@@ -9,7 +9,6 @@ from saescale.measure.occurrences import split_name
 def mine(tmp_path, monkeypatch):
     """A project whose conf/concepts/mine.yaml says what it is given."""
     (tmp_path / "conf" / "concepts").mkdir(parents=True)
-    (tmp_path / "conf" / "config.yaml").write_text("{}\n")
     monkeypatch.chdir(tmp_path)
 
     def write(text):
