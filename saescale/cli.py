@@ -58,14 +58,20 @@ app.command()(cli_laws.predict)
 
 @app.command()
 def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
-    """Score which concepts have a latent, for the dictionaries the sweep names, trained and untrained."""
-    from saescale import looking, screen
+    """Score which concepts have a latent, for the dictionaries the sweep names and their controls, and fit how that moves."""
+    from saescale import looking, screen, screen_concepts
     from saescale.campaign.concepts import score
+    from saescale.records.concepts import read
+    from saescale.study import Study
 
     planned, at = _plan(sweep, overrides, store)
     with screen.progress() as bars:
         path = score(planned, at, bars)
         looking.show_best(at, planned.sweep.folder_name, bars)
+    screen_concepts.show(read(path.parent))
+    study = Study.of(sweep, overrides or [], store)
+    study.collect()
+    screen.show_laws([row for row in study.exponents(study.fit()) if row[0].startswith("concept")], None)
     screen.say(f"{path} written.", f"saescale figures {_again(sweep, overrides, store)}")
 
 

@@ -108,6 +108,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "One dot per concept at its frequency, filled where the dictionary has a latent for it; one strip per dictionary size,"
         " the small grey dots below it are the untrained dictionary of that size. Orange: a frequency of 1 / n_alive.",
     ),
+    "oracle": (
+        "The law of presence against the truth",
+        "Synthetic features of known directions and rates. Left: the frequency at which half of them have a latent, by the known"
+        " directions and by the labeller of real models, which sees activations only; the black line is what an ideal dictionary"
+        " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
+        " which latents go where they help most.",
+    ),
     "concept_completeness": (
         "How much of a list a dictionary holds",
         "Share of the scored concepts of each category that are present, with 95 % Wilson intervals, against dictionary size;"

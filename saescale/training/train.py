@@ -24,11 +24,13 @@ from saescale.activations.cache import harvest_together
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
 from saescale.activations.shards import shard_tokens
+from saescale.measure.oracle import score_features
 from saescale.measure.score import score_dictionaries
-from saescale.records import record
+from saescale.records import concepts, record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
 from saescale.sae.ranks import ALONE, Ranks
+from saescale.sources import is_synthetic
 from saescale.training import checkpoint, parallel
 from saescale.training.begin import open_trunks, restore, take, trunk_lock
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
@@ -251,7 +253,13 @@ def concepts_job(job: Job) -> int:
         job.done, job.total = done, total
         job.show(note)
 
-    write_json(job.folder / "concepts.json", score_dictionaries(job.store, job.content, show))
+    first = job.content["dictionaries"][0]["run_id"]
+    if is_synthetic(read_json(job.store.run_dir(first) / record.CONFIG)["science"]):
+        by_label = score_features(job.store, job.content, show)
+        concepts.write(job.folder / concepts.COSINE, *by_label["cosine"])
+        concepts.write(job.folder, *by_label["activity"])
+        return DONE
+    concepts.write(job.folder, *score_dictionaries(job.store, job.content, job.folder, show))
     return DONE
 
 
