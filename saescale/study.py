@@ -56,15 +56,23 @@ class Study:
 
     def concepts(self) -> tuple[Any, dict[str, Any]] | None:
         """(table, what concepts.json says of it), or None where nothing was scored."""
-        from saescale.records import concepts
+        from saescale.records.concepts import read
 
-        about = read_json(self.path(concepts.ABOUT))
-        if about is not None and about.get("schema") == 1:
-            from analysis.presence_data import of_record
-
-            return of_record(about), about
-        found = concepts.read(self.folder)
+        found = read(self.folder)
         return None if found is None else (found.table, found.about)
+
+    def truth(self) -> tuple[Any, dict[str, Any]] | None:
+        """The same by the known directions of synthetic features; None for text."""
+        from saescale.records.concepts import read
+
+        found = read(self.folder / "cosine")
+        return None if found is None else (found.table, found.about)
+
+    def horizon(self, concepts: Any) -> int:
+        """Training tokens of the largest dictionaries that were scored."""
+        largest = concepts[concepts["n_latents"] == concepts.loc[concepts["dictionary"] == "trained", "n_latents"].max()]
+        scored = set(largest["run_id"])
+        return max(r["science"]["train"]["n_tokens"] for r in self.plan["runs"] if r["run_id"] in scored)
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
@@ -74,9 +82,15 @@ class Study:
 
         table = self.table()
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
+        fits["others"] = [read_json(path) for path in sorted(self.path("others").glob("*.json"))]
         scored = self.concepts()
         if scored is not None:
             fits["presence"] = fit_presence(*scored)
+        truth = self.truth()
+        if truth is not None and scored is not None:
+            from analysis.oracle import compare
+
+            fits["oracle"] = compare(scored, truth, table)
         write_json(self.path("fits.json"), fits)
         return fits
 

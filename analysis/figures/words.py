@@ -30,6 +30,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " window. One line per dictionary size, mean over seeds (dots: single seeds). A third panel shows the measured l0"
         " when it differs between runs, because then the first is not at matched sparsity.",
     ),
+    "others": (
+        "Other tools' dictionaries beside this sweep's",
+        "Stars: SAEs that were trained elsewhere and measured here by `saescale evaluate`, on the same model, hook and held-out"
+        " text as the sweep's own runs (dots, coloured by their training tokens). Left: against the dictionary size; right:"
+        " against the measured l0, without which an error says little. How long and on what the stars were trained is not known"
+        " here, so they are no points of a scaling law.",
+    ),
     "kinds": (
         "Kinds of SAE at the same sparsity",
         "Above: share of the activations' variance that is not reconstructed; below: increase of the language model's loss in"
@@ -100,6 +107,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "Which concepts are present, by category",
         "One dot per concept at its frequency, filled where the dictionary has a latent for it; one strip per dictionary size,"
         " the small grey dots below it are the untrained dictionary of that size. Orange: a frequency of 1 / n_alive.",
+    ),
+    "oracle": (
+        "The law of presence against the truth",
+        "Synthetic features of known directions and rates. Left: the frequency at which half of them have a latent, by the known"
+        " directions and by the labeller of real models, which sees activations only; the black line is what an ideal dictionary"
+        " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
+        " which latents go where they help most.",
     ),
     "concept_completeness": (
         "How much of a list a dictionary holds",
