@@ -13,12 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import report_laws, report_made, report_plots, report_runs
-from analysis.cards import cards_html
+from analysis.cards import cards_section
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
 from analysis.markup import data_block, table
 from analysis.summary import exponent_rows
-from saescale.records.latents import read_cards
 
 SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "zoom.js", "plots.js")
 PARTS = {"summary": "Summary", "plots": "Plots", "laws": "Laws", "runs": "Runs", "latents": "Latents", "made": "Provenance"}
@@ -38,13 +37,12 @@ def write_report(
         if (Path(sweep_dir) / name).is_file():
             write_aside(folder / "data" / name, (Path(sweep_dir) / name).read_bytes())
     ids = [str(run_id) for run_id in rows["run_id"]]
-    cards = cards_html(read_cards(Path(sweep_dir)))
     sections = {
         "summary": f'<div>{_head(plan, rows, fits)}</div>\n{_warnings(fits)}<div>{_exponents(fits)}</div>',
         "plots": report_plots.section(figures, ids),
         "laws": "\n".join([_budgets(fits), *report_laws.sections(fits)]).strip(),
         "runs": report_runs.section(rows, plan),
-        "latents": f"<h2>Latents</h2>\n{cards}" if cards else "",
+        "latents": cards_section(Path(sweep_dir)),
         "made": report_made.section(plan, fits, made or {}),
     }
     data = [data_block("data-runs", report_runs.data(rows)), data_block("data-plots", report_plots.data(figures, ids))]

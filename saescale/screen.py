@@ -14,17 +14,19 @@ from rich.table import Table
 
 from saescale.campaign import explain, memory, placement, price
 from saescale.campaign.fleets import fleets
-from saescale.campaign.groups import groups as resource_groups
 from saescale.campaign.launch import Outcome
-from saescale.campaign.plan import Plan, PlannedRun
+from saescale.campaign.plan import Plan
 from saescale.campaign.resources import requests
 from saescale.campaign.status import STATES, RunState
+from saescale.campaign.totals import Totals, totals
+from saescale.records.store import Store
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 PLAIN_S = 10.0
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
-          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries"}
+          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "evaluate": "measure the SAE",
+          "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -98,7 +100,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> None:
+def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, store: Store) -> None:
     prose(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}")
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -126,22 +128,26 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
         prose(escape(price.sharing(todo)))
         packed = fleets(todo, plan.cluster)
         for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
-                     *group_lines(plan, todo)):
+                     *total_lines(totals(plan, todo, store), price.sources_of(todo))):
             prose(escape(line))
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
 
 
-def group_lines(plan: Plan, todo: Sequence[PlannedRun]) -> list[str]:
-    """On a cluster: the jobs of each resource group, and the GPU-hours of all against the sweep's cap."""
-    if plan.cluster.kind != "slurm":
-        return []
-    groups = resource_groups(todo, plan)
-    lines = [f"group {g.request.label}: {price.counted(g.n_jobs, 'job')}, {sum(map(len, g.fleets))} runs, the longest "
-             f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in groups]
-    cap = plan.sweep.caps.get("gpu_hours")
-    total = sum(g.gpu_hours for g in groups)
-    return [*lines, f"total: {total:.3g} GPU-hours ({price.sources_of(todo)})" + (f", cap {cap:g}" if cap is not None else "")]
+def total_lines(of: Totals, sources: str) -> list[str]:
+    """What is harvested first; on a cluster the jobs of each resource group, and the GPU-hours of each budget against the cap."""
+    n = len(of.harvest_s)
+    lines = [f"harvest: {price.counted(n, 'job')}, the longest estimated {duration(max(of.harvest_s))}"] if n else []
+    if not of.groups:
+        return lines
+    lines += [f"group {g.request.label}: {price.counted(g.n_jobs, 'job')}, {sum(map(len, g.fleets))} runs, the longest "
+              f"{duration(g.seconds[0])}, {g.gpu_hours:.3g} GPU-hours" for g in of.groups]
+    lines += [f"budget {f'{target:.3g} FLOPs' if target is not None else 'of tokens'}: {price.counted(n, 'run')}, "
+              f"{hours:.3g} GPU-hours" for target, (n, hours) in of.budgets.items()]
+    harvest = f", {of.harvest_gpu_hours:.3g} of them harvests" if of.harvest_s else ""
+    cap = "" if of.cap_gpu_hours is None else (f"; {of.spent_gpu_hours:.3g} spent, cap {of.cap_gpu_hours:g}: "
+                                               + ("too much, launch will refuse" if of.passes_cap else "ok"))
+    return [*lines, f"total: {of.gpu_hours:.3g} GPU-hours ({sources}){harvest}{cap}"]
 
 
 def excluded_lines(excluded: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -174,7 +180,7 @@ def plan_rows(plan: Plan, found: Mapping[str, RunState]) -> list[tuple[str, ...]
     return rows
 
 
-def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
+def plan_json(plan: Plan, found: Mapping[str, RunState], store: Store) -> dict[str, Any]:
     out = plan.to_json()
     request = requests(plan.cluster)
     for r, run in zip(out["runs"], plan.runs, strict=True):
@@ -184,7 +190,15 @@ def plan_json(plan: Plan, found: Mapping[str, RunState]) -> dict[str, Any]:
     return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)},
                   "memory": {"needed_gb": memory.peak_bytes(packed, plan.cluster) / 1e9,
                              "available_gb": memory.limit_bytes(plan.cluster) / 1e9, "n_fleets": len(packed)},
-                  "ranks": placement.described(packed, plan.cluster), "sharing": price.sharing(todo)}
+                  "ranks": placement.described(packed, plan.cluster), "sharing": price.sharing(todo),
+                  "totals": totals_json(totals(plan, todo, store))}
+
+
+def totals_json(of: Totals) -> dict[str, Any]:
+    groups = [{"request": g.request.label, "jobs": g.n_jobs, "runs": sum(map(len, g.fleets)), "seconds": g.seconds,
+               "gpu_hours": g.gpu_hours} for g in of.groups]
+    budgets = [{"target_flops": target, "runs": n, "gpu_hours": hours} for target, (n, hours) in of.budgets.items()]
+    return vars(of) | {"groups": groups, "budgets": budgets}
 
 
 def show_outcome(outcome: Outcome, again: str) -> None:

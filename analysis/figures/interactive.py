@@ -93,7 +93,7 @@ def _collection(ax: Axes, found: Collection) -> list[dict]:
     if isinstance(found, LineCollection):
         look = _look(found.get_colors()[0], found.get_alpha()) | {"line": float(found.get_linewidths()[0]) * PX, "dash": []}
         broken = [row for segment in found.get_segments() for row in (*segment, [np.nan, np.nan])]
-        return [_series(np.array(broken), look, found)]
+        return [_series(np.array(broken), look, found)] if broken else []
     if isinstance(found, PathCollection):
         return _scattered(found)
     if isinstance(found, PolyCollection):

@@ -80,6 +80,19 @@ def test_the_harvest_comes_first_and_covers_each_shard_once(store, workers):
     assert len(shards) == len(set(shards)) >= 2 and {split for split, _ in shards} == {"train", "held_out"}
 
 
+def test_workers_of_this_machine_fill_the_cache_before_they_train_where_as_many_train_as_would_harvest(store, workers):
+    launch(planned(store, "cluster=local", "cluster.workers=2"), store, Silent())
+    assert [s for s, _ in workers.jobs] == ["train", "train"]
+    one, other = (content["shards"] for _, content in workers.jobs)
+    assert one == other and {split for split, _ in one} == {"train", "held_out"}
+
+
+def test_a_fleet_of_fewer_workers_than_would_harvest_is_harvested_for(store, workers):
+    launch(planned(store, "cluster=local", "cluster.workers=5"), store, Silent())
+    assert {s for s, _ in workers.jobs} == {"harvest", "train"}
+    assert not [content for stage, content in workers.jobs if stage == "train" and "shards" in content]
+
+
 def test_runs_of_one_trunk_go_to_one_job(store, workers):
     plan = planned(store, "cluster.workers=2")
     launch(plan, store, Silent())
