@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from saescale import identity
 from saescale.campaign import inventories, local
 from saescale.campaign.launch import make_job
 from saescale.campaign.plan import Plan, PlannedRun
@@ -25,11 +26,12 @@ def score(plan: Plan, store: Store, progress: local.Progress) -> Path:
     if not wanted:
         raise ValueError(f"sweep {plan.sweep.name!r} names no concepts: add {EXAMPLE} to its file.")
     runs = [r for r in plan.runs if wanted["grid"] in r.grids]
-    if is_synthetic(runs[0].science):
-        raise ValueError(f"sweep {plan.sweep.name!r} trains on synthetic activations, which have no words to score: "
-                         "read n_features_present in its table instead.")
+    synthetic = is_synthetic(runs[0].science)
+    if synthetic and not {"inventories", "min_tokens"}.isdisjoint(wanted):
+        raise ValueError(f"sweep {plan.sweep.name!r} trains on synthetic activations, whose concepts are their features: leave "
+                         "`inventories` and `min_tokens` out of its `concepts`.")
     refuse_mixed(runs)
-    asked = inventories.chosen([str(i) for i in wanted.get("inventories", ["words"])])
+    asked = [] if synthetic else inventories.chosen([str(i) for i in wanted.get("inventories", ["words"])])
     missing = [r.run_id for r in runs if state(r, store).state != "done"]
     if missing:
         raise ValueError(f"{len(missing)} dictionaries of grid {wanted['grid']!r} are not trained yet, the first {missing[0]}. "
@@ -41,11 +43,19 @@ def score(plan: Plan, store: Store, progress: local.Progress) -> Path:
     problems = run([j for j in jobs if not (j / concepts.ABOUT).exists()], plan.cluster.workers, "concepts", progress)
     if problems:
         raise local.Stopped(" ".join(problems))
-    return _together(jobs, store.sweep_dir(plan.sweep.folder_name))
+    folder = store.sweep_dir(plan.sweep.folder_name)
+    if synthetic:
+        _together([j / concepts.COSINE for j in jobs], folder / concepts.COSINE)
+    return _together(jobs, folder)
 
 
 def refuse_mixed(runs: Sequence[PlannedRun]) -> None:
     """Raises ValueError unless all runs read one corpus, through one language model, at one hook."""
+    if is_synthetic(runs[0].science):
+        if len({identity.digest(r.science["activations"]) for r in runs}) > 1:
+            raise ValueError("the dictionaries to score were trained on different synthetic features, which are no one corpus. "
+                             "Score one at a time, with the setting of `activations` they differ in as an override.")
+        return
     for part, keys in (("lm", ("revision", "hook_name")),
                        ("data", ("corpus_sha256", "tokenizer_sha256", "n_ctx", "max_train_tokens", "held_out_fraction",
                                 "oversample", "oversample_factor"))):
@@ -61,7 +71,8 @@ def _jobs(runs: Sequence[PlannedRun], store: Store, plan: Plan, content: dict[st
     """One job per worker; the same dictionaries give the same jobs, so what was scored is not scored again."""
     largest_first = sorted(runs, key=lambda r: -r.science["sae"]["n_latents"])
     wanted = [{"run_id": r.run_id, "dictionary": kind} for kind in ("trained", "untrained") for r in largest_first]
-    wanted.append({"run_id": largest_first[-1].run_id, "dictionary": "neurons"})
+    if not is_synthetic(runs[0].science):  # random directions single out no coordinates
+        wanted.append({"run_id": largest_first[-1].run_id, "dictionary": "neurons"})
     sizes = sorted({r.science["sae"]["n_latents"] for r in runs})
     workers = min(plan.cluster.workers, len(wanted))
     return [make_job(store, {"stage": "concepts", "schema": concepts.SCHEMA, "dictionaries": wanted[i::workers], "sizes": sizes,

@@ -44,6 +44,7 @@ from saescale.records.store import Damaged, read_json, write_json, write_whole
 
 SCHEMA = 2
 TABLE, ABOUT = "concepts.parquet", "concepts.json"
+COSINE = "cosine"  # folder of the same two files by what is known, beside them where the features are synthetic
 DICTIONARIES = ("trained", "untrained", "neurons", "permuted")
 COLUMNS = {
     "run_id": "str", "dictionary": "str", "n_latents": "int64", "n_alive": "int64", "seed": "int64",
