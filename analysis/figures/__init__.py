@@ -43,7 +43,7 @@ def of_sweep(table, fits: dict) -> tuple[str, ...]:
 
     def filled(name: str) -> bool:
         block = fits.get(blocks.get(name, name))
-        if isinstance(block, list):  # of estimators
+        if name == "exponents" and isinstance(block, list):
             return any(record["estimate"] is not None for record in block)
         return bool(block) and not (isinstance(block, dict) and ("reason" in block or block.get("sizes") == []))
 
