@@ -34,9 +34,9 @@ def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS,
         differs = closely.diff(before, planned)
         print_json(differs) if json else screen_cluster.show_diff(differs)
     elif json:
-        print_json(screen.plan_json(planned, found))
+        print_json(screen.plan_json(planned, found, at))
     else:
-        screen.show_plan(planned, found, again(sweep, overrides, store))
+        screen.show_plan(planned, found, again(sweep, overrides, store), at)
 
 
 def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,

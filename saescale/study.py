@@ -33,6 +33,10 @@ class Study:
             raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {again}` first.")
         return cls(again, folder, root.absolute(), plan)
 
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
     def path(self, name: str) -> Path:
         return self.folder / name
 
@@ -78,6 +82,7 @@ class Study:
 
         table = self.table()
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
+        fits["others"] = [read_json(path) for path in sorted(self.path("others").glob("*.json"))]
         scored = self.concepts()
         if scored is not None:
             fits["presence"] = fit_presence(*scored)
@@ -109,6 +114,8 @@ class Study:
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
+        compared = {name: read_json(self.path(f"{name}.json")) for name in figures.LATENT_FIGURES}
+        drawn += [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
         write_json(folder / "figures.json", drawn)
         return drawn
 

@@ -23,9 +23,11 @@ from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store, append_line, write_json
+from saescale.track.follow import Asked, following, require_wandb
 
 ORPHAN_WAIT_S = 60.0
 EVERYTHING = Choice()
+NOTHING: Mapping[str, list[list]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Outcome:
 
 def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
+    asked = tracking(plan)
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
@@ -63,11 +66,27 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    processes = plan.cluster.workers * plan.cluster.ranks
-    messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
+    lacking: dict[str, list[list]] = {}
+    notes: list[str] = []
+    messages: list[str] = []
+    if harvests_while_training(packed, plan.cluster):
+        lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
+    else:
+        wanted = harvests(todo, store, plan.cluster.workers * plan.cluster.ranks)
+        messages = _run(plan, store, harvest_jobs(wanted, store), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
-    return Outcome(len(todo), states(plan.runs, store), tuple(messages))
+        with following(store, asked, notes):
+            messages = _run(plan, store, training_jobs(packed, store, plan.cluster, lacking), "train", progress)
+    return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
+
+
+def tracking(plan: Plan, **more: Any) -> Asked | None:
+    """What a mirror of this plan is asked, None when nothing is tracked. Raises ValueError when wandb is not installed."""
+    track = plan.track
+    if track.kind == "off":
+        return None
+    require_wandb()
+    return Asked(plan.sweep.folder_name, track.kind, track.project, track.entity, **more)
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
@@ -101,14 +120,41 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside: Any) -> list[Path]:
+def harvests_while_training(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> bool:
+    """Whether training workers fill the cache themselves before their first step, each the shards that no other has claimed.
+
+    Their start, imports and language model included, is then paid once. It takes as many of them as would harvest.
+    """
+    return cluster.kind == "local" and cluster.ranks == 1 and len(packed) >= cluster.workers
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What one job harvests: `shards` ([split, number]) of the activation cache that `run` reads, in so many `seconds`."""
+
+    run: PlannedRun
+    shards: list[list]
+    seconds: float
+
+
+def harvests(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Harvest]:
     """One job per worker for each activation cache that lacks shards."""
-    jobs = []
-    for run, todo, _ in missing(runs, store):
+    found = []
+    for run, todo, n_bytes in missing(runs, store):
+        tokens_each = n_bytes / bytes_per_token(run) / len(todo) if todo else 0.0
         for rank in range(min(workers, len(todo))):
-            jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
-                                     "execution": dict(run.execution)}, **aside))
-    return jobs
+            shards = todo[rank::workers]
+            found.append(Harvest(run, shards, price.harvest_seconds(run, tokens_each * len(shards))))
+    return found
+
+
+def bytes_per_token(run: PlannedRun) -> int:
+    return run.science["lm"]["d_in"] * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]
+
+
+def harvest_jobs(wanted: Sequence[Harvest], store: Store, **aside: Any) -> list[Path]:
+    return [make_job(store, {"stage": "harvest", "shards": h.shards, "science": dict(h.run.science),
+                             "execution": dict(h.run.execution)}, **aside) for h in wanted]
 
 
 def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, list[list], int]]:
@@ -122,8 +168,7 @@ def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, 
         todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
         todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
         n_tokens = sum(shard_tokens(getattr(corpus, split), i) for split, i in todo)
-        found.append((run, todo, n_tokens * run.science["lm"]["d_in"]
-                      * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]))
+        found.append((run, todo, n_tokens * bytes_per_token(run)))
     return found
 
 
@@ -135,9 +180,17 @@ def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
                          "Nothing was started.")
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig, **aside: Any) -> list[Path]:
-    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
-                             **placed(fleet, cluster)}, **aside) for fleet in packed]
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig,
+                  lacking: Mapping[str, list[list]] = NOTHING, **aside: Any) -> list[Path]:
+    """One job per fleet. `lacking`: the shards, by cache, that training jobs are to harvest first."""
+    jobs = []
+    for fleet in packed:
+        ranks, shards = placed(fleet, cluster), lacking.get(fleet[0].execution.get("cache_key"))
+        own = {"rank_timeout_s": cluster.rank_timeout_s} if ranks else {}
+        own |= {"shards": shards} if shards else {}
+        jobs.append(make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
+                                     **ranks}, **aside, **own))
+    return jobs
 
 
 def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:
