@@ -62,12 +62,14 @@ def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
     from saescale import looking, screen, screen_concepts
     from saescale.campaign.concepts import score
     from saescale.records.concepts import read
+    from saescale.sources import is_synthetic
     from saescale.study import Study
 
     planned, at = _plan(sweep, overrides, store)
     with screen.progress() as bars:
         path = score(planned, at, bars)
-        looking.show_best(at, planned.sweep.folder_name, bars)
+        if not is_synthetic(planned.runs[0].science):  # features have no text to show a latent on
+            looking.show_best(at, planned.sweep.folder_name, bars)
     screen_concepts.show(read(path.parent))
     study = Study.of(sweep, overrides or [], store)
     study.collect()
