@@ -183,11 +183,14 @@ def test_a_full_disk_in_mid_harvest_leaves_the_whole_shards_and_nothing_torn(tmp
 
 
 def test_activations_that_are_not_finite_are_refused_with_what_to_change(split, lm, monkeypatch):
-    monkeypatch.setattr(lm, "activations", lambda ids: torch.full((*ids.shape, 128), 1e5))
+    def at(number):
+        return lambda ids, names: dict.fromkeys(names, torch.full((*ids.shape, 128), number))
+
+    monkeypatch.setattr(lm, "at", at(1e5))
     assert LiveSource(lm, split, "bfloat16").stored(0).dtype == torch.bfloat16
     with pytest.raises(ValueError, match="forward batch 2 are not finite in torch.float16.*activation_dtype=bfloat16"):
         LiveSource(lm, split, "float16").stored(2)
-    monkeypatch.setattr(lm, "activations", lambda ids: torch.full((*ids.shape, 128), float("nan")))
+    monkeypatch.setattr(lm, "at", at(float("nan")))
     with pytest.raises(ValueError, match="not finite"):
         LiveSource(lm, split, "float32").stored(0)
 
