@@ -4,6 +4,7 @@ imports it; 3.9 and 4.x share this interface)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,10 +86,8 @@ class Plain:
 
     def at(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
         with sites.caught(self.module, self.layout, hook_names) as found:
-            try:
+            with suppress(sites.Reached):
                 self.module(tokens, use_cache=False)
-            except sites.Reached:
-                pass
         return found
 
     def logits(self, tokens: Tensor, hook_name: str, replace: Replace | None) -> Tensor:

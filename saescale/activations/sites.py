@@ -52,7 +52,7 @@ def module_of(model: nn.Module, layout: Layout, hook_name: str) -> tuple[nn.Modu
 
 @contextmanager
 def watched(model: nn.Module, layout: Layout, hook_name: str, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """While open, `see` gets the value at the hook in every forward; what it returns, if anything, the layers above get instead."""
+    """While open, `see` gets the value at the hook in every forward; what it returns, if anything, goes on upwards instead."""
     module, is_input = module_of(model, layout, hook_name)
 
     def before(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
