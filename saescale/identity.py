@@ -16,7 +16,10 @@ from typing import Any
 
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
-NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None}
+NEUTRAL_DEFAULTS: dict[str, Any] = {
+    "sae.target_l0": None, "sae.bandwidth": None, "lm.attention": "eager",
+    "data.packing": "cut", "data.prepend_bos": True, "data.exclude_special_tokens": False,
+}
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
@@ -91,6 +94,12 @@ def _hashed_flat(flat: Mapping[str, Any], without: frozenset[str] = frozenset())
     kept = {k: v for k, v in flat.items()
             if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
     return _sha256({"schema": SCHEMA, "science": kept})
+
+
+def without_neutral(group: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """`block`, the part `group` of a science block, less the keys that have their neutral default: what older stores hashed."""
+    return {k: v for k, v in block.items()
+            if f"{group}.{k}" not in NEUTRAL_DEFAULTS or NEUTRAL_DEFAULTS[f"{group}.{k}"] != v}
 
 
 def fingerprint(science: Mapping[str, Any]) -> str:

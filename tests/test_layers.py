@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "door": 5, "screen": 5, "screen_cluster": 5,
           "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
-          "slurm_site": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
+          "slurm_site": 0, "reading": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
 ROOMS = {"hydra": {"saescale/campaign/sweep.py"}, "omegaconf": {"saescale/campaign/sweep.py"},
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},

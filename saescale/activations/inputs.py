@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from saescale.activations import tokens
-from saescale.activations.cache import CacheSource, input_scale, sample
+from saescale.activations.cache import CacheSource, check_spec, input_scale, sample
 from saescale.activations.live import LiveSource, Source
 from saescale.activations.lm import LanguageModel
 from saescale.activations.stream import Stream
@@ -40,6 +39,7 @@ class Inputs:
         if self.execution.get("source") == "live":
             return LiveSource(self.lm, getattr(self.corpus, split), self.science["data"]["activation_dtype"])
         folder = self.store.activations_dir(self.execution["cache_key"])
+        check_spec(folder, self.science)
         return CacheSource(folder, split, getattr(self.corpus, split), self.science["data"])
 
     @cached_property
@@ -69,4 +69,4 @@ class Inputs:
     def lm(self) -> LanguageModel | None:
         if is_synthetic(self.science):
             return None
-        return LanguageModel(Path(self.execution["lm_path"]), self.science["lm"]["hook_name"], self.science["lm"]["dtype"])
+        return LanguageModel.of(self.science, self.execution)

@@ -3,7 +3,7 @@ imports it; 3.9 and 4.x share this interface)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,13 @@ class LanguageModel:
         self.n_parameters = sum(p.numel() for p in self.forward.module.parameters())
         self.device = next(self.forward.module.parameters()).device
 
+    @classmethod
+    def of(cls, science: Mapping[str, Any], execution: Mapping[str, Any]) -> LanguageModel:
+        """The model of a run, where this job runs it."""
+        lm = science["lm"]
+        return cls(Path(execution["lm_path"]), lm["hook_name"], lm["dtype"], execution.get("lm_device", "cpu"),
+                   lm.get("attention", "eager"))
+
     @torch.no_grad()
     def at(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
         """[sequence, position, d_in] in the model's dtype at each hook, on its device; nothing above the last is computed."""
@@ -85,9 +92,8 @@ class Plain:
         self.layout = layout
 
     def at(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
-        with sites.caught(self.module, self.layout, hook_names) as found:
-            with suppress(sites.Reached):
-                self.module(tokens, use_cache=False)
+        with sites.caught(self.module, self.layout, hook_names) as found, suppress(sites.Reached):
+            self.module(tokens, use_cache=False)
         return found
 
     def logits(self, tokens: Tensor, hook_name: str, replace: Replace | None) -> Tensor:

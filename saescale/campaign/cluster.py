@@ -17,8 +17,11 @@ from typing import Any
 
 from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
+from saescale.campaign.gather import make_ready
 from saescale.campaign.groups import Group, chunks, groups
-from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk
+from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
+from saescale.campaign.jobs import make_job
+from saescale.campaign.launch import Outcome, refuse_damaged
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -139,6 +142,7 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
     if not todo:
         return Outcome(0, before, handed_over=True, notes=tuple(notes))
     training = groups(todo, plan)
+    notes += make_ready(todo, store)
     refuse_full_disk(todo, store)
     refuse_unknown_partition(g.request.partition for g in training)
     refuse_over_budget(plan, sum(g.gpu_hours for g in training),

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import getpass
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saescale.activations import tokens
-from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import local, memory, placement, price
+from saescale.campaign import local, memory, placement
 from saescale.campaign.choice import Choice
-from saescale.campaign.fleets import fleets, grouped
+from saescale.campaign.fleets import fleets
+from saescale.campaign.gather import make_ready
+from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
+from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, states
 from saescale.config import ClusterConfig
-from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
-from saescale.records.store import Store, append_line, write_json
+from saescale.records.store import Store, append_line
 
 ORPHAN_WAIT_S = 60.0
 EVERYTHING = Choice()
@@ -59,6 +58,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
     memory.refuse_too_large(packed, plan.cluster)
+    notes = make_ready(todo, store, progress)
     refuse_full_disk(todo, store)
     save(plan, store)
     for r in todo:
@@ -67,7 +67,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
     if not messages:
         messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
-    return Outcome(len(todo), states(plan.runs, store), tuple(messages))
+    return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
@@ -101,40 +101,6 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside: Any) -> list[Path]:
-    """One job per worker for each activation cache that lacks shards."""
-    jobs = []
-    for run, todo, _ in missing(runs, store):
-        for rank in range(min(workers, len(todo))):
-            jobs.append(make_job(store, {"stage": "harvest", "shards": todo[rank::workers], "science": dict(run.science),
-                                     "execution": dict(run.execution)}, **aside))
-    return jobs
-
-
-def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, list[list], int]]:
-    """(a run, the shards it lacks as [split, number], their bytes) of every activation cache these runs read."""
-    found = []
-    for key, group in grouped([r for r in runs if price.is_cached(r)], lambda r: r.execution["cache_key"]).items():
-        run = group[0]
-        corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
-        folder = store.activations_dir(key)
-        held_out_tokens = max(max(r.science["eval"].values()) for r in group)
-        todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
-        todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
-        n_tokens = sum(shard_tokens(getattr(corpus, split), i) for split, i in todo)
-        found.append((run, todo, n_tokens * run.science["lm"]["d_in"]
-                      * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]))
-    return found
-
-
-def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
-    needed, free = sum(size for _, _, size in missing(runs, store)), shutil.disk_usage(store.root).free
-    if needed > free:
-        raise ValueError(f"the harvest needs {needed / 1e9:.3g} GB of disk and {store.root} has {free / 1e9:.3g} GB free. "
-                         "Make room, lower data.max_train_tokens, give another --store, or use activations=live. "
-                         "Nothing was started.")
-
-
 def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig) -> list[Path]:
     return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
                              **placed(fleet, cluster)}) for fleet in packed]
@@ -144,10 +110,3 @@ def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any
     if cluster.ranks == 1:
         return {}
     return {"n_ranks": cluster.ranks, "homes": dict(placement.place(fleet, cluster).homes)}
-
-
-def make_job(store: Store, content: dict[str, Any], **aside: Any) -> Path:
-    """A job is a directory: everything the worker needs is in it or beside it in the store. `aside` does not name it."""
-    folder = store.job_dir(f"{content['stage']}-{digest(content)[:10]}")
-    write_json(folder / "job.json", content | aside)
-    return folder

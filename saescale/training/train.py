@@ -12,18 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saescale.activations import tokens
-from saescale.activations.cache import harvest_together
-from saescale.activations.live import LiveSource
-from saescale.activations.lm import LanguageModel
-from saescale.activations.shards import shard_tokens
 from saescale.measure.score import score_dictionaries
 from saescale.records import record
 from saescale.records.lock import Lock
@@ -33,6 +27,7 @@ from saescale.training import checkpoint, parallel
 from saescale.training.begin import open_trunks, restore, take
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
+from saescale.training.harvest import fill
 from saescale.training.metrics import MetricsLog
 from saescale.training.probe import probe
 
@@ -100,23 +95,7 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None,
 
 
 def harvest_job(job: Job) -> int:
-    """Fill the shards of the activation cache this job was given."""
-    science, execution = job.content["science"], job.content["execution"]
-    corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
-    lm = LanguageModel(Path(execution["lm_path"]), science["lm"]["hook_name"], science["lm"]["dtype"])
-    folder = job.store.activations_dir(execution["cache_key"])
-    dtype = science["data"]["activation_dtype"]
-    sources = {split: LiveSource(lm, getattr(corpus, split), dtype) for split in tokens.SPLITS}
-    wanted = [(split, shard) for split, shard in job.content["shards"]]
-    job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
-    with closing(harvest_together(folder, sources, wanted)) as rows:
-        for written, note in rows:
-            job.done += written
-            job.show(note)
-            if job.asked_to_stop():
-                return ASKED_TO_STOP
-    job.show(every_s=0)
-    return DONE
+    return DONE if fill(job) else ASKED_TO_STOP
 
 
 def train_job(job: Job) -> int:
