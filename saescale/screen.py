@@ -22,7 +22,8 @@ from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
-STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
+STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations",
+          "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -66,12 +67,10 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return price.spoken(seconds)
 
 
-def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> None:
+def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, harvest: Sequence[str] = ()) -> None:
     console.print(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}", soft_wrap=True)
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -99,7 +98,7 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None) -> N
                       f"({saved:.0%} saved)", soft_wrap=True)
         console.print(escape(price.sharing(todo)), soft_wrap=True)
         packed = fleets(todo, plan.cluster)
-        for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
+        for line in (*harvest, memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
                      *group_lines(plan, todo)):
             console.print(escape(line), soft_wrap=True)
     if again is not None:

@@ -8,14 +8,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
-FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "door": 5, "screen": 5, "screen_cluster": 5,
-          "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
+FLOORS = {"cli": 5, "cli_cluster": 5, "cli_triage": 5, "cli_laws": 5, "cli_harvest": 5, "door": 5, "screen": 5,
+          "screen_cluster": 5, "screen_status": 5, "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2,
+          "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
           "slurm_site": 0, "reading": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
 ROOMS = {"hydra": {"saescale/campaign/sweep.py"}, "omegaconf": {"saescale/campaign/sweep.py"},
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},
-         "typer": {"saescale/door.py", *(f"saescale/cli{part}.py" for part in ("", "_cluster", "_laws", "_triage"))},
+         "typer": {"saescale/door.py", *(f"saescale/cli{part}.py" for part in ("", "_cluster", "_harvest", "_laws", "_triage"))},
          "rich": {"saescale/screen.py", "saescale/screen_cluster.py", "saescale/screen_status.py"}}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from saescale.activations import tokens
 from saescale.activations.cache import CacheSource, check_spec, input_scale, sample
 from saescale.activations.live import LiveSource, Source
-from saescale.activations.lm import LanguageModel
+from saescale.activations.lm import LanguageModel, wanted
 from saescale.activations.stream import Stream
 from saescale.activations.synthetic import SyntheticSource
 from saescale.records.store import Store, read_json, write_json
@@ -69,4 +69,4 @@ class Inputs:
     def lm(self) -> LanguageModel | None:
         if is_synthetic(self.science):
             return None
-        return LanguageModel.of(self.science, self.execution)
+        return LanguageModel(*wanted(self.science, self.execution))

@@ -27,6 +27,13 @@ class Forward(Protocol):
     def logits(self, tokens: Tensor, hook_name: str, replace: Replace | None) -> Tensor: ...
 
 
+def wanted(science: Mapping[str, Any], execution: Mapping[str, Any]) -> tuple[Path, str, str, str, str]:
+    """The arguments of a run's LanguageModel, where this job runs it."""
+    lm = science["lm"]
+    return (Path(execution["lm_path"]), lm["hook_name"], lm["dtype"], execution.get("lm_device", "cpu"),
+            lm.get("attention", "eager"))
+
+
 class LanguageModel:
     """A causal LM read at one hook or several.
 
@@ -44,13 +51,6 @@ class LanguageModel:
         self.hook_name = hook_name
         self.n_parameters = sum(p.numel() for p in self.forward.module.parameters())
         self.device = next(self.forward.module.parameters()).device
-
-    @classmethod
-    def of(cls, science: Mapping[str, Any], execution: Mapping[str, Any]) -> LanguageModel:
-        """The model of a run, where this job runs it."""
-        lm = science["lm"]
-        return cls(Path(execution["lm_path"]), lm["hook_name"], lm["dtype"], execution.get("lm_device", "cpu"),
-                   lm.get("attention", "eager"))
 
     @torch.no_grad()
     def at(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 SHINGLE_TOKENS = 13
-SAMPLED = 16
+SAMPLED = np.uint64(16)
 BLOCK_ROWS = 16_384
 NEAR_SHARE = 0.5  # a held-out document is a near-duplicate when at least this share of its shingles is trained on
 LEAST_SHINGLES = 4  # sampled shingles a document needs to be judged

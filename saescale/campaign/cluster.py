@@ -10,7 +10,8 @@ import dataclasses
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,15 @@ def release_held(store: Store, now: Queue) -> list[str]:
 
 def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]) -> Outcome:
     """Hand over calibration jobs, an array per request."""
+    with launching(plan, store) as launcher:
+        for request, job in jobs:
+            launcher.hand_over(Group("probe", request, jobs=[job], seconds=[60.0]))
+    return Outcome(launcher.handed, {}, tuple(launcher.messages), handed_over=True)
+
+
+@contextmanager
+def launching(plan: Plan, store: Store) -> Iterator[Launcher]:
+    """A launcher for jobs beside the training ones, while no other launch submits from this store."""
     from saescale.campaign import slurm
 
     slurm.check_folder(store.root)
@@ -224,12 +234,9 @@ def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]
     if holder is not None:
         raise ValueError(f"another launch is submitting from this store ({holder}): wait until it is done.")
     try:
-        launcher = Launcher(plan, store, queue(), known_limits(plan), snapshot.take(store), lock)
-        for request, job in jobs:
-            launcher.hand_over(Group("probe", request, jobs=[job], seconds=[60.0]))
+        yield Launcher(plan, store, queue(), known_limits(plan), snapshot.take(store), lock)
     finally:
         lock.release()
-    return Outcome(launcher.handed, {}, tuple(launcher.messages), handed_over=True)
 
 
 def orphans(plan: Plan, store: Store, now: Queue) -> list[str]:

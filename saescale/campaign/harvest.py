@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saescale.activations import tokens
+from saescale.activations import overlap, tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import price
+from saescale.campaign import lm_cost, memory, price
 from saescale.campaign.fleets import grouped
 from saescale.campaign.jobs import make_job
-from saescale.campaign.plan import PlannedRun
+from saescale.campaign.plan import Plan, PlannedRun
+from saescale.campaign.resources import requests
 from saescale.identity import digest
 from saescale.records.store import Store
 
@@ -44,6 +45,20 @@ def harvests(runs: Sequence[PlannedRun], store: Store) -> list[Harvest]:
     return [_harvest(group, store) for group in grouped([r for r in runs if price.is_cached(r)], read_together).values()]
 
 
+def expected(runs: Sequence[PlannedRun], store: Store) -> list[Harvest]:
+    """The same for a plan: of corpora not tokenised yet, what they will come to; their shards are not known."""
+    found = []
+    for group in grouped([r for r in runs if price.is_cached(r)], read_together).values():
+        if tokens.is_prepared(store, group[0].science["data"]):
+            found.append(_harvest(group, store))
+            continue
+        hooks = {r.science["lm"]["hook_name"]: r for r in group}
+        n_tokens = tokens.promised(group[0].science["data"]) + max(max(r.science["eval"].values()) for r in group)
+        found.append(Harvest(group[0], {name: r.execution["cache_key"] for name, r in hooks.items()}, (), n_tokens,
+                             n_tokens * sum(map(bytes_per_token, hooks.values()))))
+    return found
+
+
 def _harvest(group: Sequence[PlannedRun], store: Store) -> Harvest:
     run = group[0]
     corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]), verify=False)
@@ -66,8 +81,12 @@ def bytes_per_token(run: PlannedRun) -> int:
     return run.science["lm"]["d_in"] * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]
 
 
-def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside: Any) -> list[Path]:
-    """One job per worker for each set of caches that lack shards; every job fills all their hooks."""
+def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, max_disk_gb: float | None = None,
+                 **aside: Any) -> list[Path]:
+    """One job per worker for each set of caches that lack shards; every job fills all their hooks. `max_disk_gb`: of all
+    activations of the store, where the jobs stop."""
+    if max_disk_gb is not None:
+        aside["max_disk_gb"] = max_disk_gb
     jobs = []
     for h in harvests(runs, store):
         for rank in range(min(workers, len(h.shards))):
@@ -75,6 +94,37 @@ def harvest_jobs(runs: Sequence[PlannedRun], store: Store, workers: int, **aside
                 "stage": "harvest", "shards": [list(s) for s in h.shards[rank::workers]], "hooks": dict(h.hooks),
                 "science": dict(h.run.science), "execution": dict(h.run.execution)}, **aside))
     return jobs
+
+
+def refuse_too_large(found: Sequence[Harvest], plan: Plan) -> None:
+    """Raise ValueError when the harvesting processes do not fit into the memory there is, or into what their job asks for."""
+    for h in (h for h in found if h.shards):
+        if plan.cluster.kind == "slurm":
+            lm_cost.refuse_too_large(h.run, 1, memory.room_bytes(plan.cluster, requests(plan.cluster)(h.run)))
+        else:
+            processes = min(memory.at_once(plan.cluster) * plan.cluster.ranks, len(h.shards))
+            lm_cost.refuse_too_large(h.run, processes, memory.limit_bytes(plan.cluster))
+
+
+def describe(h: Harvest, processes: int) -> str:
+    """One line: what the harvest reads, and what it needs of time, disk and memory."""
+    lm = lm_cost.folder_of(h.run.execution)
+    hooks = next(iter(h.hooks)) if len(h.hooks) == 1 else f"{len(h.hooks)} hooks in one forward"
+    last = max(int(name.split(".")[1]) for name in h.hooks)
+    seconds = lm_cost.harvest_seconds(h.run, last, h.n_tokens) / processes
+    minutes = "" if seconds != seconds else f", about {price.spoken(seconds)} on {price.counted(processes, 'core')}"
+    size = f"{lm_cost.n_parameters(lm) / 1e6:.1f}M parameters, {h.run.science['lm']['dtype']}"
+    return (f"harvest of {lm.label} ({size}) at {hooks}: {h.n_tokens / 1e6:.2f}M tokens, {h.n_bytes / 1e9:.2f} GB of disk, "
+            f"{lm_cost.harvest_bytes(h.run) / 1e9:.2f} GB of memory in each process{minutes}")
+
+
+def lines(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> list[str]:
+    """For the plan: what harvesting for `runs` still needs, and whether the held-out text stands in the training text too."""
+    found = expected(runs, store)
+    said = [describe(h, plan.cluster.workers * plan.cluster.ranks) for h in found if h.n_bytes]
+    folders = {store.corpus_dir(h.run.execution["corpus_key"]) for h in found if tokens.is_prepared(store, h.run.science["data"])}
+    warnings = [overlap.warning(tokens.read(folder, verify=False).meta.get("overlap")) for folder in folders]
+    return [*said, *(w for w in warnings if w)]
 
 
 def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:

@@ -64,9 +64,9 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
     processes = plan.cluster.workers * plan.cluster.ranks
-    messages = _run(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
+    messages = run_stage(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
+        messages = run_stage(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
     return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
 
 
@@ -86,7 +86,7 @@ def refuse_damaged(found: Mapping[str, RunState]) -> None:
             raise ValueError(f"{s.reason} Nothing was started.")
 
 
-def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: local.Progress) -> list[str]:
+def run_stage(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: local.Progress) -> list[str]:
     """Run the jobs of one stage; returns one sentence per job that did not end well."""
     if not jobs:
         return []

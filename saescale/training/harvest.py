@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ from saescale.activations import tokens
 from saescale.activations.cache import check_spec, harvest_together
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
+from saescale.activations.lm import wanted as model_of
 from saescale.activations.shards import shard_tokens
 
 if TYPE_CHECKING:
     from saescale.training.train import Job
 
-SPARE_BYTES = 2e8  # of the disk that a harvest leaves free, for the runs that follow
 
 
 def fill(job: Job) -> bool:
@@ -27,7 +26,7 @@ def fill(job: Job) -> bool:
     for hook, folder in folders.items():
         check_spec(folder, {**science, "lm": {**science["lm"], "hook_name": hook}})
     corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
-    lm = LanguageModel.of(science, execution)
+    lm = LanguageModel(*model_of(science, execution))
     sources = {split: LiveSource(lm, getattr(corpus, split), science["data"]["activation_dtype"]) for split in tokens.SPLITS}
     wanted = [(split, shard) for split, shard in job.content["shards"]]
     job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
@@ -43,11 +42,7 @@ def fill(job: Job) -> bool:
 
 
 def refuse_beyond(root: Path, max_disk_gb: float | None) -> None:
-    """Raise ValueError when the store's activations fill what they may, or nearly the disk."""
-    free = shutil.disk_usage(root).free
-    if free < SPARE_BYTES:
-        raise ValueError(f"the harvest stopped with {free / 1e9:.2f} GB of disk free at {root}: what is harvested is safe. Make "
-                         "room and run the same command again to go on.")
+    """Raise ValueError when the store's activations fill what they may."""
     if max_disk_gb is None:
         return
     used = sum(f.stat().st_size for f in (root / "activations").glob("*/*.bin"))

@@ -1,5 +1,6 @@
 """Random-weight models of each family: what LanguageModel reads is what transformer-lens and transformers read."""
 
+import json
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from saescale.activations import sites
 from saescale.activations.folder import BUNDLED
 from saescale.activations.lm import Bridged, LanguageModel
+from saescale.activations.lm_shape import shape_of
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
          "intermediate_size": 64, "max_position_embeddings": 64, "head_dim": 8, "bos_token_id": 0, "eos_token_id": 0,
@@ -113,3 +115,12 @@ def test_the_faster_attention_gives_the_same_up_to_rounding(folder_of, ids, fami
     hook = "blocks.2.hook_resid_post"
     eager, sdpa = LanguageModel(folder_of(family), hook), LanguageModel(folder_of(family), hook, attention="sdpa")
     assert torch.allclose(eager.activations(ids), sdpa.activations(ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", sites.LAYOUTS)
+def test_parameters_counted_from_the_config_are_those_of_the_model(folder_of, family):
+    shape = shape_of(json.loads((folder_of(family) / "config.json").read_text()))
+    lm = LanguageModel(folder_of(family), HOOKS[0])
+    assert shape.n_parameters == lm.n_parameters
+    block = lm.forward.module.get_submodule(f"{sites.LAYOUTS[family].blocks}.0")
+    assert shape.per_layer == sum(p.numel() for p in block.parameters())

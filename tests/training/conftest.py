@@ -16,7 +16,7 @@ from saescale.campaign.launch import EVERYTHING, Outcome, launch
 from saescale.campaign.plan import Plan, make_plan
 from saescale.campaign.sweep import load
 from saescale.records.store import Store
-from saescale.training import train
+from saescale.training import harvest
 
 HARVESTED = ("corpora", "activations")
 BASE = """\
@@ -97,7 +97,7 @@ def _one_language_model():
     with pytest.MonkeyPatch.context() as m:
         shared = cache(inputs.LanguageModel)
         m.setattr(inputs, "LanguageModel", shared)
-        m.setattr(train, "LanguageModel", shared)
+        m.setattr(harvest, "LanguageModel", shared)
         torch.set_num_threads(1)
         yield
 

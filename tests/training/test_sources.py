@@ -51,7 +51,7 @@ def test_a_synthetic_sweep_needs_no_language_model_and_records_what_was_recovere
         raise AssertionError("a language model was loaded")
 
     monkeypatch.setattr("saescale.activations.inputs.LanguageModel", none)
-    monkeypatch.setattr("saescale.training.train.LanguageModel", none)
+    monkeypatch.setattr("saescale.training.harvest.LanguageModel", none)
     bare.project.sweep("grid", SYNTHETIC)
     assert bare.launch().exit_code == 0
     for run in bare.plan().runs:
@@ -86,13 +86,13 @@ import sys
 from pathlib import Path
 from saescale.activations import cache
 from saescale.training.train import run_job
-made, write = [], cache.write_bytes
+finish = cache.Shard.finish
 
-def counted(path, data):
-    write(path, data)
-    print("MADE", path.stem, flush=True)
+def counted(shard):
+    finish(shard)
+    print("MADE", shard.path.stem, flush=True)
 
-cache.write_bytes = counted
+cache.Shard.finish = counted
 print("READY", flush=True)
 sys.stdin.readline()
 sys.exit(run_job(Path(sys.argv[1])))
