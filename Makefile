@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slurm setup lint clean
+.PHONY: demo test test-slurm test-browser setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,10 @@ test: setup
 # A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
 test-slurm: setup
 	@SAESCALE_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm $(AGAIN)
+
+# The report in a headless Chromium: needs the packages chromium chromium-driver
+test-browser: setup
+	@SAESCALE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rP tests/analysis/browser
 
 lint: setup
 	@$(BIN)/ruff check .

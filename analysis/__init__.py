@@ -11,12 +11,15 @@ _WHERE = {
     "Law": "analysis.laws",
     "allocation": "analysis.allocate",
     "compare": "analysis.selection",
+    "figure": "analysis.notebook",
     "fit": "analysis.estimate",
+    "fits": "analysis.notebook",
     "frontier": "analysis.hull",
     "isoflop": "analysis.isoflops",
     "points": "analysis.reading",
     "predict": "analysis.forecast",
     "read_points": "analysis.reading",
+    "table": "analysis.notebook",
 }
 __all__ = sorted(_WHERE)
 

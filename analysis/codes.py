@@ -102,3 +102,23 @@ STATUSES |= {
     "curvature_uncertain": "the curvature is not known to better than half of itself: the valley may be flat",
     "fewer_than_5_sizes": "fewer than five sizes",
 }
+
+# Of analysis.presence.
+WARNINGS |= {
+    "presence_all": "Every concept is present in every dictionary: no frequency is too rare, so there is no 50 % frequency and no"
+    " exponent. Ask for rarer concepts, or train smaller dictionaries.",
+    "presence_f50_outside": "At least one dictionary has its 50 % frequency outside the sampled frequencies: it is a bound there,"
+    " never a number, and enters only the joint law.",
+    "presence_few": "Fewer than ten pairs of concept and dictionary have the rarer outcome: no exponent.",
+    "presence_few_concepts": "Fewer than 100 concepts: intervals over concepts are approximate.",
+    "presence_few_counts": "Concepts that occur fewer than ten times in the training text are left out, for every dictionary"
+    " alike: their frequency is mostly noise.",
+    "presence_no_control": "No untrained dictionaries were scored: a sigmoid that moves with size is no evidence of learning"
+    " without them.",
+    "presence_none": "No concept is present in any dictionary: nothing can be said but that the 50 % frequency lies above every"
+    " sampled one. Ask for more frequent concepts, or train larger dictionaries.",
+    "presence_not_rising": "Presence does not rise with frequency: there is no 50 % frequency.",
+    "presence_one_size": "Only one size of dictionary was scored: an exponent needs at least two that differ in alive latents.",
+    "presence_separated": "Presence is a clean step in frequency: its place is known, its slope is not, and the exponent is given"
+    " without a test.",
+}

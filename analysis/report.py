@@ -1,42 +1,78 @@
-"""One static page per sweep: the question, the exponents, the figures, what was left out and why. No scripts."""
+"""One page per sweep: the question, the answer, what to be careful about, plots, laws, runs, how it was made.
 
+The page is one file: style, scripts and data stand in it, and it asks for nothing from elsewhere. Pictures and the files it comes
+from lie beside it.
+"""
+
+import base64
+import hashlib
 from html import escape
 from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 
+from analysis import report_laws, report_made, report_plots, report_runs
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
-from analysis.markup import table
-from analysis.report_laws import sections
+from analysis.markup import data_block, table
 from analysis.summary import exponent_rows
 
+SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "plots.js")
+PARTS = {"summary": "Summary", "plots": "Plots", "laws": "Laws", "runs": "Runs", "latents": "Latents", "made": "Provenance"}
 
-def write_report(sweep_dir: Path, plan: dict, rows: pd.DataFrame, fits: dict, figures: list[dict]) -> Path:
-    """Write `sweep_dir`/report/index.html and give its path.
 
-    `figures` are what `analysis.figures.write` gave, drawn into `sweep_dir`/report/figures/. Everything that came from
-    a user or a file is escaped.
+def write_report(
+    sweep_dir: Path, plan: dict, rows: pd.DataFrame, fits: dict, figures: list[dict], made: dict | None = None
+) -> Path:
+    """Write `sweep_dir`/report/index.html and give its path; table, fits and plan are copied to report/data/.
+
+    `figures` are what `analysis.figures.write` gave, drawn into `sweep_dir`/report/figures/; `made` what the caller knows of
+    versions and machines (see report_made). Everything that came from a user or a file is escaped.
     """
-    css = resources.files("analysis").joinpath("page.css").read_text(encoding="utf-8")
-    parts = [
-        _head(plan, rows, fits),
-        _exponents(fits),
-        _warnings(fits),
-        _figures(figures),
-        _budgets(fits),
-        *sections(fits),
-        _left_out(plan, rows),
-        _how(plan, fits),
-    ]
-    page = (
+    folder = Path(sweep_dir) / "report"
+    for name in report_made.KEPT:
+        if (Path(sweep_dir) / name).is_file():
+            write_aside(folder / "data" / name, (Path(sweep_dir) / name).read_bytes())
+    ids = [str(run_id) for run_id in rows["run_id"]]
+    sections = {
+        "summary": f'<div class="first">{_head(plan, rows, fits)}{_exponents(fits)}</div>\n{_warnings(fits)}',
+        "plots": report_plots.section(figures, ids),
+        "laws": "\n".join([_budgets(fits), *report_laws.sections(fits)]).strip(),
+        "runs": report_runs.section(rows, plan),
+        "made": report_made.section(plan, fits, made or {}),
+    }
+    data = [data_block("data-runs", report_runs.data(rows)), data_block("data-plots", report_plots.data(figures, ids))]
+    return write_aside(folder / "index.html", _page(str(plan.get("sweep", "sweep")), sections, data))
+
+
+def _page(sweep: str, sections: dict[str, str], data: list[str]) -> str:
+    files = resources.files("analysis")
+    css = files.joinpath("page.css").read_text(encoding="utf-8")
+    scripts = [files.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS]
+    sections = {name: body for name, body in sections.items() if body}
+    links = "".join(f'<a href="#{name}">{PARTS[name]}</a>' for name in sections)
+    body = "\n".join(f'<section id="{name}">\n{content}\n</section>' for name, content in sections.items())
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(str(plan.get('sweep', 'sweep')))}: scaling report</title>\n<style>\n{css}</style>\n</head>\n"
-        "<body>\n<main>\n" + "\n".join(section for section in parts if section) + "\n</main>\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_allowed(scripts)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(sweep)}: scaling report</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#main">skip to the report</a>\n'
+        f'<nav aria-label="parts"><div><b>{escape(sweep)}</b>{links}'
+        '<button type="button" id="theme" title="light, dark, or as the system says">theme</button></div></nav>\n'
+        f'<main id="main" tabindex="-1">\n{body}\n</main>\n<div id="tip" role="status" hidden></div>\n'
+        '<div id="picked" hidden><span>ringed: <code></code></span> <button type="button" class="find">show in table</button>'
+        ' <button type="button" class="clear">clear</button></div>\n'
+        + "\n".join([*data, *(f"<script>{script}</script>" for script in scripts)])
+        + "\n</body>\n</html>\n"
     )
-    return write_aside(Path(sweep_dir) / "report" / "index.html", page)
+
+
+def _allowed(scripts: list[str]) -> str:
+    """The page's policy: it fetches nothing, and of scripts only these run, whatever a run or a question is called."""
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src 'self' file: data:; base-uri 'none'"
 
 
 def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
@@ -50,7 +86,7 @@ def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
     question = str(plan.get("question") or "What does this sweep say?")
     return (
         f'<header><p class="sweep">sweep <code>{escape(str(plan.get("sweep", "")))}</code></p>'
-        f'<h1>{escape(question)}</h1></header>\n<p class="answer">{escape(_answer(fits))}</p>\n<div class="cards">{boxes}</div>'
+        f'<h1>{escape(question)}</h1></header>\n<p class="answer">{escape(_answer(fits))}</p>\n<div class="cards">{boxes}</div>\n'
     )
 
 
@@ -59,18 +95,26 @@ def _answer(fits: dict) -> str:
     laws = fits["laws"]
     if laws["n_latents"] is None:
         return "No exponent yet: an exponent needs at least three budgets whose minimum lies inside the sampled sizes."
-    a, p, q = (laws[name]["exponent"]["estimate"] for name in ("loss", "n_latents", "n_tokens"))
+    loss, size, tokens = (laws[name]["exponent"] for name in ("loss", "n_latents", "n_tokens"))
     return (
-        f"Ten times the compute multiplies the best loss by {10**-a:.2f}, the best dictionary size by {10**p:.2g} and the"
-        f" best number of training tokens by {10**q:.2g} (exponents {-a:.3f}, {p:.2f}, {q:.2f}), within the range measured"
-        " here."
+        f"Ten times the compute multiplies the best loss by {10 ** -loss['estimate']:.2f}, the best dictionary size by"
+        f" {10 ** size['estimate']:.2g} and the best number of training tokens by {10 ** tokens['estimate']:.2g}: exponents"
+        f" {_bounded(loss, -1)}, {_bounded(size)} and {_bounded(tokens)}, within the range measured here."
     )
+
+
+def _bounded(value: dict, sign: int = 1) -> str:
+    text = f"{sign * value['estimate']:.2f}"
+    if value["lo"] is None or value["hi"] is None:
+        return text
+    low, high = sorted((sign * value["lo"], sign * value["hi"]))
+    return f"{text} (95 %: {low:.2f} to {high:.2f})"
 
 
 def _exponents(fits: dict) -> str:
     rows = []
     for name, estimate, low, high, note in exponent_rows(fits):
-        limits = "" if low is None else f"{low:.3f} to {high:.3f}"
+        limits = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         rows.append([name, "-" if estimate is None else f"{estimate:.3f}", limits or "-", note])
     columns = [("law", False), ("estimate", True), ("95 % interval", True), ("note", False)]
     words = (
@@ -106,19 +150,7 @@ def _warnings(fits: dict) -> str:
     lines = "".join(
         f"<li>{escape(where)}{escape(WARNINGS.get(code, code))} <code>{escape(code)}</code></li>\n" for code, where in items
     )
-    return f'<h2>Read with care</h2>\n<ul class="notes">\n{lines}</ul>'
-
-
-def _figures(figures: list[dict]) -> str:
-    blocks = []
-    for figure in figures:
-        svg, png = (f"figures/{escape(figure[kind], quote=True)}" for kind in ("svg", "png"))
-        title, caption = escape(figure["title"]), escape(figure["caption"])
-        blocks.append(
-            f'<figure><a href="{svg}"><img src="{svg}" alt="{title}. {caption}" loading="lazy"></a>\n'
-            f'<figcaption><b>{title}</b>{caption} <a href="{png}" download>PNG</a></figcaption></figure>'
-        )
-    return "<h2>Figures</h2>\n" + "\n".join(blocks) if blocks else ""
+    return f'<aside class="care"><h2>Read with care</h2>\n<ul class="notes">\n{lines}</ul></aside>\n'
 
 
 def _budgets(fits: dict) -> str:
@@ -134,54 +166,3 @@ def _budgets(fits: dict) -> str:
         rows[-1] += [f"{n['estimate']:,.0f}" if n else "-", limits, f"{tokens['estimate']:,.0f}" if n else "-"]
         rows[-1] += [f"{y['estimate']:.4g}" if n else "-", best]
     return f"<h2>Budgets</h2>\n{table(columns, rows, marked=1)}" if rows else ""
-
-
-def _left_out(plan: dict, runs: pd.DataFrame) -> str:
-    out = ""
-    unfinished = runs[runs["state"] != "done"]
-    if len(unfinished):
-        rows = [[row.run_id, row.state, row.reason] for row in unfinished.itertuples()]
-        listing = table([("run", False), ("state", False), ("reason", False)], rows)
-        out += f"<h2>Runs without a result</h2>\n{_folded(listing, len(rows), 'runs')}\n"
-    noted = runs[(runs["state"] == "done") & (runs["reason"] != "")]
-    if len(noted):
-        listing = table([("run", False), ("what is missing", False)], [[r.run_id, r.reason] for r in noted.itertuples()])
-        out += f"<h2>Results with a gap</h2>\n{_folded(listing, len(noted), 'runs')}\n"
-    excluded = plan.get("excluded") or []
-    if excluded:
-        rows = [[e.get("grid", ""), _cell(e.get("cell", {})), e.get("reason", "")] for e in excluded]
-        listing = table([("grid", False), ("cell", False), ("reason", False)], rows)
-        out += f"<h2>Cells excluded from the plan</h2>\n{_folded(listing, len(rows), 'cells')}\n"
-    return out
-
-
-def _cell(cell: dict | str) -> str:
-    return ", ".join(f"{key}={_plain(value)}" for key, value in cell.items()) if isinstance(cell, dict) else str(cell)
-
-
-def _plain(value: object) -> str:
-    """4e+11 rather than 400000000000.0, 16 rather than 16.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _folded(listing: str, count: int, what: str) -> str:
-    """Long lists start closed."""
-    return listing if count <= 8 else f"<details><summary>{count} {what}</summary>\n{listing}</details>"
-
-
-def _how(plan: dict, fits: dict) -> str:
-    recipe = fits["recipe"] or {}
-    rows, drawn = fits["rows"], fits["bootstrap"]
-    pairs = [
-        ("y", f"{fits['axes']['y']}: {fits['axes']['y_words']}"),
-        ("x", f"{fits['axes']['x']}: {fits['axes']['x_words']}"),
-        ("recipe", ", ".join(f"{key} {_plain(value)}" for key, value in recipe.items() if value is not None) or "-"),
-        ("rows", f"{rows['used']} used, {rows['done']} done, {rows['planned']} planned with a budget"),
-        ("intervals", f"{drawn.get('method', '-')}; {drawn['draws']} draws, seed {drawn['seed']}"),
-        ("plan", str(plan.get("plan_hash", "-"))),
-        ("data", str(fits["data_hash"])),
-        ("versions", ", ".join(f"{name} {version}" for name, version in fits["versions"].items())),
-    ]
-    items = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>\n" for key, value in pairs)
-    links = '<a href="../table.csv">table.csv</a>, <a href="../fits.json">fits.json</a>, <a href="../plan.json">plan.json</a>'
-    return f'<h2>How this was made</h2>\n<dl>\n{items}</dl>\n<p class="quiet">Everything above comes from {links}.</p>'

@@ -4,6 +4,7 @@ from html import escape
 
 from analysis.codes import WARNINGS
 from analysis.markup import table
+from analysis.report_presence import presence
 
 METHODS = {"parametric": "fitted surface", "isoflop": "iso-FLOP valleys", "frontier": "frontier of the best runs"}
 
@@ -16,6 +17,7 @@ def sections(fits: dict) -> list[str]:
         "learning_rate": ("Best learning rate", _rates),
         "convergence": ("At convergence", _convergence),
         "firing": ("Dead latents", _firing),
+        "presence": ("Concepts: how rare one may be and have a latent", presence),
     }
     out = []
     for name, (title, make) in makers.items():
@@ -112,8 +114,8 @@ def _allocation(block: dict) -> str:
     for pair in block["disagreement"]:
         verdict = "they DISAGREE" if pair["disagree"] else "no disagreement"
         names = " minus ".join(METHODS[name] for name in pair["between"])
-        said.append(f"{names}: {pair['estimate']:+.3f} ({_bounds(pair)}), {verdict}")
-    items = "".join(f"<li>{escape(line)}</li>\n" for line in said)
+        said.append((f"{names}: {pair['estimate']:+.3f} ({_bounds(pair)}), {verdict}", pair["disagree"]))
+    items = "".join(f'<li class="{"" if disagree else "calm"}">{escape(line)}</li>\n' for line, disagree in said)
     words = f"{block['compute']}. Excess loss and wasted compute are those of each split if the surface {block['law']} is true."
     below = f'<ul class="notes">\n{items}</ul>\n<p class="quiet">{escape(words)}</p>'
     return f"{table(heads, rows)}\n{below}\n{_codes(block['warnings'])}"

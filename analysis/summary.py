@@ -62,10 +62,14 @@ def _presence_rows(presence: dict | None) -> list[tuple[str, float | None, float
     """How the frequency at which half of the concepts have a latent falls with alive latents; no row without concepts."""
     if presence is None:
         return []
-    joint = presence["joint"]["trained"]
-    lo, hi = joint.get("q_interval") or (None, None)
-    note = f"{presence['n_concepts']} words at F1 >= {presence['tau']:g}; read beside the untrained control"
-    return [("concept frequency f50 ~ n_alive^-q: q", joint.get("q"), lo, hi, joint.get("reason") or note)]
+    rows = []
+    for kind, words in (("trained", "concept frequency f50 ~ n_alive^-q: q"), ("untrained", "the same, untrained (control): q")):
+        joint = presence["joint"].get(kind) or {"reason": "not scored"}
+        lo, hi = joint.get("q_interval") or (None, None)
+        note = f"{presence['n_concepts']} concepts at score >= {presence['tau']:g}; read q beside the untrained control"
+        reason = joint.get("reason")
+        rows.append((words, joint.get("q"), lo, hi, f"no q {kind}: {reason}" if reason else note))
+    return rows
 
 
 def _why_absent(law_name: str, bracketed: int, budgets: str) -> str:

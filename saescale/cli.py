@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_harvest, cli_laws, cli_triage
+from saescale import cli_cluster, cli_harvest, cli_latents, cli_laws, cli_study, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -18,9 +18,8 @@ app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
-cli_cluster.register(app)
-app.command()(cli_harvest.harvest)
-cli_triage.register(app)
+for verbs in (cli_cluster, cli_harvest, cli_triage, cli_latents, cli_study):
+    verbs.register(app)
 
 
 @app.command()

@@ -33,3 +33,8 @@ def harvest(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
         screen.say("0 shards are missing." if filled.is_full and not made else f"{made} shards harvested.",
                    f"saescale {following} {again(sweep, overrides, store)}")
     raise typer.Exit(filled.exit_code)
+
+
+def register(app: typer.Typer) -> None:
+    """Put the verb on the door."""
+    app.command()(harvest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,14 +16,13 @@ RunOrSweep = Annotated[str, typer.Argument(metavar="RUN|SWEEP", help="A sweep, o
 def why(name: RunOrSweep, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False) -> None:
     """Say why runs are where they are: the class, the lines that show it, one command to go on with."""
     from saescale import screen_cluster
-    from saescale.campaign import submissions, triage
+    from saescale.campaign import folders, submissions, triage
     from saescale.campaign.recorded import find
     from saescale.campaign.status import states
-    from saescale.campaign.sweep import project_folder
     from saescale.records.store import Store
 
     at = Store(store.absolute())
-    if (project_folder("sweeps") / f"{name}.yaml").is_file():
+    if Path(f"{name}.yaml") in folders.files("sweeps"):
         planned, at = plan_of(name, overrides, store, save_it=False)
         runs, typed = planned.runs, again(name, overrides, store)
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ class Config:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_ranges(self)
-        kinds.check(self.sae.kind, self.sae.n_latents, dataclasses.asdict(self.sae))
+        kinds.check(self.sae.kind, self.sae.n_latents, vars(self.sae))
         if self.sae.warmup == "horizon" and kinds.KINDS[self.sae.kind].keeps_k:
             raise ValueError(f"sae.warmup=horizon is of no use to sae={self.sae.kind}: it has no sparsity penalty to ramp. "
                              "Set it to tokens.")
@@ -148,19 +149,20 @@ def _check_choices(c: Config) -> None:
     check_hook(c.lm.hook_name)
 
 
+RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what in (
+    (("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens", "eval.ce_tokens",
+      "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux", "train.n_tokens",
+      "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens"), lambda v: v >= 1, "at least 1"),
+    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb"),
+     lambda v: v > 0, "above 0"),
+    (("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed", "cluster.checkpoint_s",
+      "budget.min_steps", "budget.min_warmups"), lambda v: v >= 0, "0 or more"),
+    (("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction"), lambda v: 0 <= v < 1, "in [0, 1)")))
+
+
 def _check_ranges(c: Config) -> None:
-    at_least_one = ("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens",
-                    "eval.ce_tokens", "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens",
-                    "sae.k_aux", "train.n_tokens", "data.max_train_tokens", "train.lr_reference_latents",
-                    "train.dead_after_tokens")
-    positive = ("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb")
-    not_negative = ("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed",
-                    "cluster.checkpoint_s", "budget.min_steps", "budget.min_warmups")
-    fraction = ("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction")
-    for keys, ok, what in ((at_least_one, lambda v: v >= 1, "at least 1"), (positive, lambda v: v > 0, "above 0"),
-                           (not_negative, lambda v: v >= 0, "0 or more"), (fraction, lambda v: 0 <= v < 1, "in [0, 1)")):
-        for key in keys:
-            value = lookup(c, key)
+    for keys, values_of, ok, what in RANGES:
+        for key, value in zip(keys, values_of(c), strict=True):
             if value is not None and not ok(value):
                 raise ValueError(f"{key}={value} is out of range: it must be {what}.")
     for key, seed in (("seed", c.seed), ("data_seed", c.data_seed)):
@@ -201,6 +203,12 @@ def from_mapping(given: Mapping[str, Any], known: dict[str, Any] | None = None) 
 
 
 _hints = functools.cache(typing.get_type_hints)
+
+
+def group(name: str, value: Any) -> Any:
+    """The group of this name as from_mapping() builds it; what is no group as it is."""
+    kind = _hints(Config).get(name)
+    return _typed(kind, value, name) if dataclasses.is_dataclass(kind) and isinstance(value, Mapping) else value
 
 
 def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:

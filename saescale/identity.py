@@ -51,7 +51,7 @@ def canonical(value: Any) -> Any:
     if value is None or kind is str or kind is bool:
         return value
     if kind is dict and all(type(k) is str for k in value):  # the common case, without asking what a mapping is
-        return {k: canonical(value[k]) for k in sorted(value)}
+        return {k: v if type(v := value[k]) is str or v is None else canonical(v) for k in sorted(value)}
     if isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):
@@ -121,7 +121,12 @@ def names(science: Mapping[str, Any]) -> tuple[str, str]:
     trunk_id has the same hash without the horizon and its decay (HORIZON_KEYS). Prefixes are for people; nothing is ever
     parsed from them.
     """
-    flat = canonical(flatten(science))
+    return names_of_canonical(canonical(science))
+
+
+def names_of_canonical(science: Mapping[str, Any]) -> tuple[str, str]:
+    """The same of a block that canonical() gave."""
+    flat = flatten(science)
     sae, train = science["sae"], science["train"]
     flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
     target = sae.get("target_l0")

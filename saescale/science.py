@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -65,7 +64,7 @@ def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -
                  "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed,
                  "packing": c.data.packing, "prepend_bos": c.data.prepend_bos,
                  "exclude_special_tokens": c.data.exclude_special_tokens},
-    }, dataclasses.asdict(c.eval))
+    }, dict(vars(c.eval)))
 
 
 def synthetic_science_block(c: Config) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def _block(c: Config, inputs: dict[str, Any], held_out: dict[str, Any]) -> dict[
 
 def sae_block(c: Config, d_in: int) -> dict[str, Any]:
     """The kind's settings; `warmup` is left out, since train.sparsity_warmup_tokens says what it comes to."""
-    settings = dataclasses.asdict(c.sae) | {"k_aux": k_aux(c, d_in), "bandwidth": bandwidth(c, d_in)}
+    settings = vars(c.sae) | {"k_aux": k_aux(c, d_in), "bandwidth": bandwidth(c, d_in)}
     del settings["warmup"]
     return settings
 

@@ -22,8 +22,9 @@ from saescale.campaign.status import STATES, RunState
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
-STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations",
-          "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed"}
+STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations", "train": "train dictionaries",
+          "concepts": "score concepts", "probe": "measure speed", "latents": "read latents", "steer": "steer",
+          "splitting": "compare dictionaries"}
 
 
 class Bars:  # a campaign.local.Progress

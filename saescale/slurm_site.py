@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 
@@ -44,7 +45,8 @@ def check_word(key: str, value: str | None) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What one job asks for. `memory` is per node; `gpus` per node; `cpus` per task."""
+    """What one job asks for, on each of its `nodes`: `gpus`, `memory`, and `ranks_per_node` processes (null: one per GPU, one
+    without GPUs) of `cpus` cores each, which train the job's fleet together."""
 
     gpus: int
     gpu_type: str | None
@@ -52,11 +54,16 @@ class Request:
     memory: str
     time: str
     partition: str | None
+    nodes: int = 1
+    ranks_per_node: int | None = None
 
     def __post_init__(self) -> None:
         if self.gpus < 0 or self.cpus < 1:
             raise ValueError(f"cluster.job.gpus={self.gpus}, cluster.job.cpus={self.cpus} is out of range: a job has 0 or more "
                              "GPUs and at least 1 core.")
+        for key, value in (("nodes", self.nodes), ("ranks_per_node", self.ranks_per_node)):
+            if value is not None and value < 1:
+                raise ValueError(f"cluster.job.{key}={value} is out of range: it must be at least 1.")
         minutes("cluster.job.time", self.time)
         memory_bytes("cluster.job.memory", self.memory)
         check_word("cluster.job.partition", self.partition)
@@ -75,7 +82,26 @@ class Request:
         """'1 x h100, 4 cores, 16G, 4h': for tables."""
         gpus = f"{self.gpus} x {self.gpu_type or 'GPU'}" if self.gpus else "no GPU"
         where = f", {self.partition}" if self.partition else ""
-        return f"{gpus}, {self.cpus} {'core' if self.cpus == 1 else 'cores'}, {self.memory}, {self.time}{where}"
+        cores = f"{self.cpus} {'core' if self.cpus == 1 else 'cores'}" + (" a rank" if self.n_ranks > 1 else "")
+        size = (f"{self.nodes} nodes with " if self.nodes > 1 else "", f"{self.n_ranks} ranks, " if self.n_ranks > 1 else "")
+        return f"{size[0]}{gpus}, {size[1]}{cores}, {self.memory}, {self.time}{where}"
+
+    @property
+    def ranks_on_a_node(self) -> int:
+        return self.ranks_per_node or max(1, self.gpus)
+
+    @property
+    def n_ranks(self) -> int:
+        """Processes of the job, one task of the scheduler each."""
+        return self.nodes * self.ranks_on_a_node
+
+    @property
+    def n_gpus(self) -> int:
+        return self.nodes * self.gpus
+
+    def of_one_process(self) -> Request:
+        """The same for work that is one process: a harvest, a probe."""
+        return dataclasses.replace(self, nodes=1, gpus=min(1, self.gpus), ranks_per_node=None)
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,8 @@ class Rule:
     memory: str | None = None
     time: str | None = None
     partition: str | None = None
+    nodes: int | None = None
+    ranks_per_node: int | None = None
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,7 @@ class ActivationsConfig:
 
     def block(self) -> dict[str, Any]:
         """The `activations` part of a synthetic run's science block."""
-        drawn = dataclasses.asdict(self)
-        return drawn | {"n_tokens": synthetic_tokens(self), "batch_tokens": SYNTHETIC_BATCH_TOKENS}
+        return vars(self) | {"n_tokens": synthetic_tokens(self), "batch_tokens": SYNTHETIC_BATCH_TOKENS}
 
 
 def synthetic_tokens(a: ActivationsConfig) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import saescale
+from saescale.campaign.snapshot import commit
 from saescale.campaign.sweep import load
 from saescale.records.store import Store, read_json, write_json
 
@@ -35,21 +37,30 @@ class Study:
         return self.folder / name
 
     def collect(self) -> Any:
-        from analysis.table import build_table, write_table
+        from analysis.tables import build_table, write_table
 
         table = build_table(self.plan, self.root)
         write_table(table, self.path("table.csv"))
         return table
 
     def table(self) -> Any:
-        from analysis.table import read_table
+        from analysis.tables import read_table
 
         if not self.path("table.csv").exists():
             raise ValueError(f"{self.path('table.csv')} is not there. Run `saescale collect {self.again}` first.")
         return read_table(self.path("table.csv"))
 
-    def concepts(self) -> dict[str, Any] | None:
-        return read_json(self.path("concepts.json"))
+    def concepts(self) -> tuple[Any, dict[str, Any]] | None:
+        """(table, what concepts.json says of it), or None where nothing was scored."""
+        from saescale.records import concepts
+
+        about = read_json(self.path(concepts.ABOUT))
+        if about is not None and about.get("schema") == 1:
+            from analysis.presence_data import of_record
+
+            return of_record(about), about
+        found = concepts.read(self.folder)
+        return None if found is None else (found.table, found.about)
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
@@ -61,7 +72,7 @@ class Study:
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
         scored = self.concepts()
         if scored is not None:
-            fits["presence"] = fit_presence(scored)
+            fits["presence"] = fit_presence(*scored)
         write_json(self.path("fits.json"), fits)
         return fits
 
@@ -84,14 +95,18 @@ class Study:
         drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
-            drawn.append(figures.write("concept_presence", folder, scored, fits["presence"]))
+            drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
         write_json(folder / "figures.json", drawn)
         return drawn
 
     def report(self) -> Path:
         from analysis.report import write_report
+        from analysis.report_made import environments
 
         drawn = read_json(self.path("report/figures/figures.json"))
         if drawn is None:
             raise ValueError(f"no figures in {self.path('report/figures')}. Run `saescale figures {self.again}` first.")
-        return write_report(self.folder, self.plan, self.table(), self.fits(), drawn)
+        table = self.table()
+        ids = [str(run_id) for run_id in table.loc[table["state"] == "done", "run_id"]]
+        made = {"version": saescale.__version__, **commit(), "environments": environments(self.root, ids)}
+        return write_report(self.folder, self.plan, table, self.fits(), drawn, made)

@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from analysis.figures import style
+from analysis.figures.interactive import describe
 from analysis.figures.words import WORDS
 
 FIGURES: dict[str, str] = {
@@ -20,9 +21,14 @@ FIGURES: dict[str, str] = {
     "learning_rate": "analysis.figures.learning_rate:draw",
     "firing": "analysis.figures.firing:draw",
     "concept_presence": "analysis.figures.presence:draw",
+    "concept_collapse": "analysis.figures.presence_collapse:draw",
+    "concept_f50": "analysis.figures.presence_f50:draw",
+    "concept_strip": "analysis.figures.presence_strip:draw",
+    "concept_completeness": "analysis.figures.presence_complete:draw",
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
+CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
 MORE_FIGURES = ("learning_rate", "firing")  # (table, fits) of a sweep that has them
 
 
@@ -58,9 +64,12 @@ def draw(name: str, *inputs):
 def write(name: str, folder: Path, *inputs) -> dict:
     """Draw and save `name` as SVG and PNG in `folder`; the same inputs give the same bytes.
 
-    Gives {"name", "title", "caption", "svg", "png"} (file names), which is what the report wants.
+    Gives {"name", "title", "caption", "svg", "png", "plot"}, which is what the report wants: two file names, and the figure's
+    interactive twin or None (see `analysis.figures.interactive`).
     """
     figure = draw(name, *inputs)
     svg, png = style.save(figure, Path(folder), name)
     title, caption = WORDS.get(name, (name.replace("_", " "), ""))
-    return {"name": name, "title": title, "caption": caption, "svg": svg.name, "png": png.name}
+    with style.house():
+        plot = describe(figure)
+    return {"name": name, "title": title, "caption": caption, "svg": svg.name, "png": png.name, "plot": plot}

@@ -42,8 +42,10 @@ def _valley(ax: Axes, rows: pd.DataFrame, budget: dict, colour: tuple, y: str) -
     good = budget["status"] == BRACKETED
     face = colour if good else "white"
     ax.plot(n, mean, color=colour, linewidth=0.9, linestyle="-" if good else ":", zorder=2)
-    ax.plot(seeds["n_latents"], seeds[y], "o", color=colour, markersize=2.2, alpha=0.7, zorder=3)
-    ax.plot(n, mean, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=4)
+    (dots,) = ax.plot(seeds["n_latents"], seeds[y], "o", color=colour, markersize=2.2, alpha=0.7, zorder=3)
+    style.of_runs(dots, seeds["run_id"])
+    (means,) = ax.plot(n, mean, "o", color=colour, markerfacecolor=face, markersize=5.5, zorder=4)
+    style.of_runs(means, [list(seeds.loc[seeds["n_latents"] == size, "run_id"]) for size in n])
     label = style.power_of_ten(budget["target_flops"]) + ("" if good else "  not bracketed")
     if good:
         _minimum(ax, n, mean, budget, colour)

@@ -45,7 +45,8 @@ def _size(ax: Axes, fit, rows: pd.DataFrame, held: np.ndarray, colour: tuple) ->
     if np.isfinite(curve["curve_lo"]).all():
         ax.fill_between(fine, curve["curve_lo"], curve["curve_hi"], color=colour, alpha=0.18, linewidth=0, zorder=1)
     for part, face in ((rows[~held], colour), (rows[held], "white")):
-        ax.plot(part["D"], part["loss"], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3)
+        (dots,) = ax.plot(part["D"], part["loss"], "o", color=colour, markerfacecolor=face, markersize=4.5, zorder=3)
+        style.of_runs(dots, part.get("run_id", []))
     low, high = rows["N"].min(), rows["N"].max()
     label = style.short(n) if high < 1.01 * low else f"{style.short(low)} to {style.short(high)}"
     return Line2D([], [], color=colour, linewidth=1.4, marker="o", markersize=3.5, label=label)

@@ -46,7 +46,8 @@ def size_curves(ax: Axes, rows: pd.DataFrame, y: str) -> list[Line2D]:
         of_size = rows[rows["n_latents"] == n]
         mean = of_size.groupby("target_flops")[["flops_dense", y]].mean()
         ax.plot(mean["flops_dense"], mean[y], color=colour, linewidth=1.4, zorder=2)
-        ax.plot(of_size["flops_dense"], of_size[y], "o", color=colour, markersize=2.6, zorder=3)
+        (dots,) = ax.plot(of_size["flops_dense"], of_size[y], "o", color=colour, markersize=2.6, zorder=3)
+        style.of_runs(dots, of_size["run_id"])
         handles.append(Line2D([], [], color=colour, marker="o", markersize=3, label=f"{n:,}"))
     return handles
 

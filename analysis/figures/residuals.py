@@ -31,7 +31,8 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
         if limit and limit < reach:
             ax.axhspan(-limit, limit, color=style.QUIET, alpha=0.15, linewidth=0, zorder=0)
         x = rows[column].to_numpy(float)
-        ax.scatter(x, fit.residuals, c=[colours[n] for n in rows["N"]], s=14, zorder=3)
+        dots = ax.scatter(x, fit.residuals, c=[colours[n] for n in rows["N"]], s=14, zorder=3)
+        style.of_runs(dots, rows.get("run_id", []))
         _trend(ax, x, fit.residuals)
     shaded = f"; grey: within Huber's threshold ({fit.objective['inside_share']:.0%})" if limit and limit < reach else ""
     axes[0].set_title(f"{fit.law.name}, rms {fit.rms:.2g}{shaded}")

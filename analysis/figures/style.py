@@ -65,6 +65,12 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
+def of_runs(artist, run_ids) -> None:
+    """Say which run each point of a line or scatter is, or which runs it is the mean of: the report names them to who points at
+    it. `run_ids` holds one id, or a list of ids, per point."""
+    artist.runs = [[run_id] if isinstance(run_id, str) else [*run_id] for run_id in run_ids]
+
+
 def ladder(values: list, name: str = "viridis") -> dict:
     """value -> colour along a sequential map without its palest end, in rising order."""
     ordered, end = sorted(set(values)), 0.9 if name == "viridis" else 0.82

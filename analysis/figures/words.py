@@ -76,10 +76,35 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "concept_presence": (
         "How rare a concept can be and still have a latent",
-        "Share of concepts with a latent of their own (held-out F1 above the threshold) against the concept's frequency,"
+        "Share of concepts with a latent of their own (held-out score above the threshold) against the concept's frequency,"
         " one curve per dictionary size; points are equal-count bins with 95 % Wilson intervals, a ring is the 50 %"
         " frequency with its bootstrap interval over concepts, > and ≤ mark bounds at the edge of the sampled"
-        " frequencies. Left trained, middle untrained dictionaries as the null, right both against frequency times alive"
-        " latents. Only what trained dictionaries do beyond the untrained ones was learned.",
+        " frequencies. Left trained dictionaries, right their controls: the same untrained, the raw neurons, and permuted"
+        " labels. Only what trained dictionaries do beyond the untrained ones was learned.",
+    ),
+    "concept_collapse": (
+        "One curve in frequency times alive latents",
+        "The same points and fits against frequency times alive latents. Orange: the one curve that an exponent of exactly 1"
+        " allows, fitted to all trained dictionaries; the dotted upright line is a frequency of 1 / n_alive. Untrained"
+        " dictionaries (right, black: their own curve) shift with size too, so a collapse alone is no evidence of learning: the"
+        " distance between the two curves and the exponent are.",
+    ),
+    "concept_f50": (
+        "The 50 % frequency against alive latents",
+        "Left: frequency at which half of the concepts have a latent, with 95 % intervals over concepts (triangles: bounds, the"
+        " 50 % point lies outside the sampled frequencies), the joint laws, and 1 / n_alive dotted. Where a line lies above or"
+        " below 1 / n_alive depends on the threshold; its slope hardly does. Right: that exponent under every definition of"
+        " presence; hollow blue is the untrained control.",
+    ),
+    "concept_strip": (
+        "Which concepts are present, by category",
+        "One dot per concept at its frequency, filled where the dictionary has a latent for it; one strip per dictionary size,"
+        " the small grey dots below it are the untrained dictionary of that size. Orange: a frequency of 1 / n_alive.",
+    ),
+    "concept_completeness": (
+        "How much of a list a dictionary holds",
+        "Share of the scored concepts of each category that are present, with 95 % Wilson intervals, against dictionary size;"
+        " solid lines are closed lists. Names too rare in the training text to be scored are in no share: a list may be"
+        " complete here and still lack its rarest members.",
     ),
 }

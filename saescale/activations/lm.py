@@ -26,6 +26,8 @@ class Forward(Protocol):
 
     def logits(self, tokens: Tensor, hook_name: str, replace: Replace | None) -> Tensor: ...
 
+    def unembedded(self, rows: Tensor) -> Tensor: ...
+
 
 def wanted(science: Mapping[str, Any], execution: Mapping[str, Any]) -> tuple[Path, str, str, str, str]:
     """The arguments of a run's LanguageModel, where this job runs it."""
@@ -62,18 +64,36 @@ class LanguageModel:
         return self.at(tokens, [self.hook_name])[self.hook_name].float().to(tokens.device)
 
     @torch.no_grad()
-    def token_losses(self, tokens: Tensor, replace: Replace | None = None) -> Tensor:
-        """Cross-entropy in nats of predicting token p+1 at position p, float32 [sequence, position - 1].
+    def logits(self, tokens: Tensor, replace: Replace | None = None) -> Tensor:
+        """float32 [sequence, position, vocabulary], on the tokens' device.
 
         `replace` maps the activations [sequence, position, d_in] at the hook to what the layers above see instead.
         """
         def patch(value: Tensor) -> Tensor:
             return replace(value.float().to(tokens.device)).to(value)
 
-        logits = self.forward.logits(tokens.to(self.device), self.hook_name, replace and patch)
+        return self.forward.logits(tokens.to(self.device), self.hook_name, replace and patch).float().to(tokens.device)
+
+    @torch.no_grad()
+    def token_losses(self, tokens: Tensor, replace: Replace | None = None) -> Tensor:
+        """Cross-entropy in nats of predicting token p+1 at position p, float32 [sequence, position - 1]; `replace` as above."""
         return torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten().long().to(logits.device), reduction="none",
-        ).view(tokens.shape[0], -1).to(tokens.device)
+            self.logits(tokens, replace)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten().long(), reduction="none",
+        ).view(tokens.shape[0], -1)
+
+    @torch.no_grad()
+    def direct_logits(self, directions: Tensor) -> Tensor:
+        """What directions [m, d_in] of the residual stream add to the logits along the direct path: [m, vocabulary], mean 0 each.
+
+        Each direction at root mean square 1 goes through the final norm as if it were all of the stream, less what nothing at all
+        gives (the norm's bias). A final norm divides by one positive number per token, so this is the order of the true effects;
+        what the layers between the hook and the end make of the direction is left out.
+        """
+        rows = directions / directions.square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        both = torch.cat([rows, torch.zeros_like(rows[:1])])[None]
+        out = self.forward.unembedded(both)[0].float().to(directions.device)
+        effects = out[:-1] - out[-1]
+        return effects - effects.mean(1, keepdim=True)
 
 
 class Plain:
@@ -100,6 +120,10 @@ class Plain:
         with sites.watched(self.module, self.layout, hook_name, replace or (lambda _value: None)):
             return self.module(tokens, use_cache=False).logits
 
+    def unembedded(self, rows: Tensor) -> Tensor:
+        head = self.module.get_output_embeddings()
+        return head(self.module.get_submodule(self.layout.final_norm)(rows.to(head.weight)))
+
 
 class Bridged:
     """Through transformer-lens, for families sites.py does not know."""
@@ -125,6 +149,9 @@ class Bridged:
     def logits(self, tokens: Tensor, hook_name: str, replace: Replace | None) -> Tensor:
         hooks = [] if replace is None else [(hook_name, lambda value, hook: replace(value))]  # noqa: ARG005
         return self.module.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
+
+    def unembedded(self, rows: Tensor) -> Tensor:
+        return self.module.unembed(self.module.ln_final(rows.to(next(self.module.parameters()))))
 
 
 def known(bridge: Any, hook_name: str) -> None:

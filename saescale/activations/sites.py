@@ -16,20 +16,22 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of modules: the list of blocks, and in a block what adds attention's and the MLP's output to the residual stream."""
+    """Names of modules: the list of blocks, in a block what adds attention's and the MLP's output to the residual stream, and the
+    norm before the unembedding."""
 
     blocks: str
     attn_out: str
     mlp_out: str
+    final_norm: str
 
 
-PRE_NORM = Layout("model.layers", "self_attn", "mlp")
+PRE_NORM = Layout("model.layers", "self_attn", "mlp", "model.norm")
 # model_type of config.json -> layout. Families that normalise what they add take it after the norm, as transformer-lens does.
 LAYOUTS = {
-    "gpt2": Layout("transformer.h", "attn", "mlp"),
-    "gpt_neox": Layout("gpt_neox.layers", "attention", "mlp"),
+    "gpt2": Layout("transformer.h", "attn", "mlp", "transformer.ln_f"),
+    "gpt_neox": Layout("gpt_neox.layers", "attention", "mlp", "gpt_neox.final_layer_norm"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), PRE_NORM),
-    "gemma2": Layout("model.layers", "post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma2": Layout("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "model.norm"),
 }
 
 

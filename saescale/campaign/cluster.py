@@ -22,7 +22,7 @@ from saescale.campaign.gather import make_ready
 from saescale.campaign.groups import Group, chunks, groups
 from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
 from saescale.campaign.jobs import make_job
-from saescale.campaign.launch import Outcome, refuse_damaged
+from saescale.campaign.launch import Outcome, refuse_damaged, training_jobs
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -79,7 +79,7 @@ class Launcher:
 
     def _intent(self, group: Group, part: Sequence[tuple[Path, float]]) -> Submission:
         sweep, token = self.plan.sweep.folder_name, uuid.uuid4().hex[:10]
-        hours = {job.name: round(seconds / 3600 * group.request.gpus, 4) for job, seconds in part}
+        hours = {job.name: round(seconds / 3600 * group.request.n_gpus, 4) for job, seconds in part}
         s = Submission(sweep, token, f"saescale-{sweep}-{token}", group.stage, time.time(),
                        {job.name: runs_of(job) for job, _ in part}, dataclasses.asdict(group.request), hours)
         submissions.intend(self.store, s, plan_hash=self.plan.plan_hash, commit=self.code["commit"],
@@ -171,8 +171,8 @@ def known_limits(plan: Plan) -> Limits:
 def hand_over(launcher: Launcher, todo: Sequence[PlannedRun], training: Sequence[Group]) -> None:
     """Harvests, then training that waits for them, then the report after everything."""
     plan, store = launcher.plan, launcher.store
-    harvest_request = plan.cluster.job
-    assert harvest_request is not None
+    assert plan.cluster.job is not None
+    harvest_request = plan.cluster.job.of_one_process()
     aside = dataclasses.asdict(harvest_request)
     harvest = Group("harvest", harvest_request, jobs=harvest_jobs(todo, store, plan.cluster.workers, request=aside))
     harvest.seconds = [0.0] * len(harvest.jobs)  # not estimated: it depends on the language model alone
@@ -180,9 +180,7 @@ def hand_over(launcher: Launcher, todo: Sequence[PlannedRun], training: Sequence
     if len(harvest.jobs) and (launcher.messages or launcher.waiting):
         return  # no training on half a harvest
     for group in training:
-        group.jobs = [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet],
-                                       "execution": dict(fleet[0].execution)}, request=dataclasses.asdict(group.request))
-                      for fleet in group.fleets]
+        group.jobs = training_jobs(group.fleets, store, plan.cluster, request=dataclasses.asdict(group.request))
         launcher.hand_over(group, ("afterok", first))
         if launcher.messages:
             return

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from saescale.campaign import queue
-from saescale.campaign.sweep import project_folder
+from saescale.campaign import folders, queue
 from saescale.records.store import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -47,7 +46,7 @@ def machine(store: Store) -> Iterator[Check]:
         yield check if check.verdict == OK else Check(OK, name, f"not installed ({why})")
     for name in ("conf", "sweeps"):
         try:
-            yield Check(OK, name, str(project_folder(name)))
+            yield Check(OK, name, ", then ".join(map(str, folders.folders(name))))
         except ValueError as e:
             yield Check(FAIL, name, str(e), "run saescale in a project folder")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saescale import flops
-from saescale.campaign import memory, price
+from saescale.campaign import memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
@@ -31,7 +31,7 @@ def costs(run: PlannedRun, request: Request) -> dict[str, Any]:
     d_in, sae, n_tokens = s["lm"]["d_in"], s["sae"], s["train"]["n_tokens"]
     seconds = run.steps * price.step_seconds(run) + price.EVALUATE_S
     return {"flops_executed": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, float(sae["k"] or 0)),
-            "seconds_alone": seconds, "gpus": request.gpus, "gpu_hours_alone": seconds / 3600 * request.gpus,
+            "seconds_alone": seconds, "gpus": request.n_gpus, "gpu_hours_alone": seconds / 3600 * request.n_gpus,
             "memory_gb_alone": memory.worker_bytes([[run]]) / 1e9, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9,
             "numbers_are": price.source_of(run)}
 
@@ -43,7 +43,7 @@ def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[
     fleet = next(f for f in fleets(plan.runs, plan.cluster) if run in f)
     trunk = [r for r in fleet if r.trunk_id == run.trunk_id]
     request = requests(plan.cluster)(run)
-    seconds = price.fleet_seconds(fleet)
+    placed = placement.place(fleet, plan.cluster)
     error = None if run.target_flops is None else run.flops_dense / run.target_flops - 1
     return {
         "run_id": run.run_id, "trunk_id": run.trunk_id, "grids": list(run.grids), "state": found[run.run_id].state,
@@ -51,8 +51,9 @@ def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[
         "lr": train["lr"], "seed": train["seed"], "target_flops": run.target_flops, "flops_dense": run.flops_dense,
         "budget_error": error, "n_tokens": train["n_tokens"], "steps": run.steps, "fork_step": price.fork_step(run),
         **costs(run, request), "asks_for": request.label,
-        "trunk_shared_by": [r.run_id for r in trunk if r is not run], "job_runs": len(fleet), "job_seconds": seconds,
-        "job_memory_gb": memory.fleet_bytes(fleet) / 1e9, "job_gpu_hours": seconds / 3600 * request.gpus}
+        "trunk_shared_by": [r.run_id for r in trunk if r is not run], "job_runs": len(fleet), "job_seconds": placed.seconds,
+        "job_ranks": len(placed.rank_bytes), "job_memory_gb": sum(placed.rank_bytes) / 1e9,
+        "job_gpu_hours": placed.seconds / 3600 * request.n_gpus}
 
 
 def diff(before: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:

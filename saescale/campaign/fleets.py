@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from saescale.campaign import memory, price
+from saescale.campaign import memory, placement, price
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
@@ -37,19 +37,20 @@ class Bin:
 def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[PlannedRun]]:
     """The trunks of each stream, the longest first, to the least loaded fleet that has room for their live members.
 
-    There are as many fleets as workers, and more where memory asks for it; a trunk is never split. On a cluster this holds for
-    each resource group: the runs of a fleet ask for the same.
+    There are as many fleets as workers, fewer where the ranks of one would have no trunk each, and more where memory asks for
+    it; a trunk is never split. On a cluster this holds for each resource group: the runs of a fleet ask for the same.
     """
     request = requests(cluster)
     packed: list[list[PlannedRun]] = []
     for group in grouped(runs, lambda r: f"{fleet_key(r)} {request(r)}").values():
-        room = memory.room_bytes(cluster, request(group[0]))
+        room = memory.room(cluster, request(group[0]))
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
-        shared = cluster.ranks * memory.shared_bytes(trunks[0][0])
-        bins = [Bin() for _ in range(min(cluster.workers, len(trunks)))]
+        shared = room.ranks * memory.shared_bytes(trunks[0][0])
+        n_dealt = sum(placement.too_large(trunk, cluster, room) for trunk in trunks)
+        bins = [Bin() for _ in range(min(cluster.workers, n_dealt + -(-(len(trunks) - n_dealt) // room.ranks)))]
         for trunk in trunks:
-            members, passing = memory.members_bytes(trunk), cluster.ranks * memory.passing_bytes(trunk)
-            fitting = [b for b in bins if not b.runs or shared + b.members + members + max(b.passing, passing) <= room]
+            members, passing = memory.members_bytes(trunk), room.ranks * memory.passing_bytes(trunk)
+            fitting = [b for b in bins if not b.runs or shared + b.members + members + max(b.passing, passing) <= room.n_bytes]
             if not fitting:
                 bins.append(Bin())
                 fitting = bins[-1:]

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign import memory
+from saescale.campaign import placement
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import Plan, PlannedRun
-from saescale.campaign.price import fleet_seconds
 from saescale.campaign.resources import requests
 from saescale.slurm_site import Request
 
@@ -27,7 +26,7 @@ class Group:
 
     @property
     def gpu_hours(self) -> float:
-        return sum(self.seconds) / 3600 * self.request.gpus
+        return sum(self.seconds) / 3600 * self.request.n_gpus
 
     @property
     def n_jobs(self) -> int:
@@ -38,12 +37,13 @@ def groups(todo: Sequence[PlannedRun], plan: Plan) -> list[Group]:
     """Training jobs by what they ask for; nothing is written."""
     request = requests(plan.cluster)
     found: dict[Request, Group] = {}
-    packed = sorted(fleets(todo, plan.cluster), key=fleet_seconds, reverse=True)
-    memory.refuse_too_large(packed, plan.cluster)
-    for fleet in packed:
+    packed = fleets(todo, plan.cluster)
+    placement.refuse_too_large(packed, plan.cluster)
+    taking = [(placement.place(fleet, plan.cluster).seconds, fleet) for fleet in packed]
+    for seconds, fleet in sorted(taking, key=lambda t: -t[0]):
         group = found.setdefault(request(fleet[0]), Group("train", request(fleet[0])))
         group.fleets.append(list(fleet))
-        group.seconds.append(fleet_seconds(fleet))
+        group.seconds.append(seconds)
     return list(found.values())
 
 

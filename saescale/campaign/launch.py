@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign import local, memory, placement
+from saescale.campaign import local, placement
 from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets
 from saescale.campaign.gather import make_ready
@@ -57,7 +57,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     if not todo:
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
-    memory.refuse_too_large(packed, plan.cluster)
+    placement.refuse_too_large(packed, plan.cluster)
     notes = make_ready(todo, store, progress)
     refuse_full_disk(todo, store)
     save(plan, store)
@@ -101,12 +101,12 @@ def run_stage(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progre
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig) -> list[Path]:
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig, **aside: Any) -> list[Path]:
     return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
-                             **placed(fleet, cluster)}) for fleet in packed]
+                             **placed(fleet, cluster)}, **aside) for fleet in packed]
 
 
 def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:
-    if cluster.ranks == 1:
-        return {}
-    return {"n_ranks": cluster.ranks, "homes": dict(placement.place(fleet, cluster).homes)}
+    """Which rank of its job trains which trunk, where the job has several."""
+    found = placement.place(fleet, cluster)
+    return {"n_ranks": len(found.rank_bytes), "homes": dict(found.homes)} if len(found.rank_bytes) > 1 else {}

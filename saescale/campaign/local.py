@@ -40,7 +40,7 @@ class Rank:
     """One process of a job. What it says goes to stdout and stderr of the attempt (`.1`, `.2` ... for those after the first)."""
 
     def __init__(self, command: Sequence[str], attempt: Path, rank: int, env: dict[str, str], cwd: str | None) -> None:
-        self.attempt = attempt
+        self.attempt, self.rank = attempt, rank
         self.process = subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=cwd, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
         self.tail: deque[str] = deque(maxlen=40)
@@ -72,19 +72,22 @@ class Rank:
 class Worker:
     """One job in as many child processes as it has ranks. Their output goes to jobs/<id>/attempts/<k>/."""
 
+    exit_file = "exit.json"
+
     def __init__(self, job: Path, content: dict[str, Any], slurm: Mapping[str, Any] | None = None) -> None:
-        self.job = job
-        self.attempt = _new_attempt(job / "attempts")
-        (job / "status.json").unlink(missing_ok=True)
-        write_json(self.attempt / "start.json", {"started": time.time(), "host": platform.node(),
-                                                 "gpus": (content.get("request") or {}).get("gpus", 0), "slurm": slurm})
-        threads, size = content["execution"]["threads"], content.get("n_ranks", 1)
+        size = content.get("n_ranks", 1)
+        joint = joint_environment(size) if size > 1 else {}
+        self._start(job, open_attempt(job, content, slurm=slurm), content,
+                    {r: joint | {"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {} for r in range(size)})
+
+    def _start(self, job: Path, attempt: Path, content: dict[str, Any], ranks: Mapping[int, Mapping[str, str]]) -> None:
+        """A process for each of `ranks`: number -> the variables that say which it is."""
+        self.job, self.attempt, self.n_ranks = job, attempt, content.get("n_ranks", 1)
+        threads = content["execution"]["threads"]
         env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
                "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
-        joint = joint_environment(size) if size > 1 else {}
-        self.ranks = [Rank(command, self.attempt, r, env | joint | ({"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {}),
-                           content.get("cwd")) for r in range(size)]
+        self.ranks = [Rank(command, attempt, r, env | who, content.get("cwd")) for r, who in ranks.items()]
         self.culprit: Rank | None = None
         self.failed_at = 0.0
 
@@ -115,13 +118,14 @@ class Worker:
             rank.join()
         first, code = self.end()
         try:
-            write_json(self.attempt / "exit.json", {"exit_code": code, "ended": time.time(), "done": self._work_done(), **said})
+            write_json(self.attempt / self.exit_file,
+                       {"exit_code": code, "ended": time.time(), "done": self._work_done(), **said})
         except OSError as e:
             self.ranks[0].tail.append(f"{self.attempt} cannot be written: {e.strerror}.")
         if first is None:
             return None
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
-        which = f" (rank {self.ranks.index(first)} of {len(self.ranks)})" if len(self.ranks) > 1 else ""
+        which = f" (rank {first.rank} of {self.n_ranks})" if self.n_ranks > 1 else ""
         return f"job {self.job.name}{which} {how}: {first.last_words}"
 
     def end(self) -> tuple[Rank | None, int]:
@@ -144,6 +148,16 @@ def joint_environment(size: int) -> dict[str, str]:
         port = probe.getsockname()[1]
     here = {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
     return {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **here}
+
+
+def open_attempt(job: Path, content: Mapping[str, Any], **said: Any) -> Path:
+    """The next attempts/<k>/ of a job, with its start.json. What an earlier attempt showed of its progress is gone."""
+    attempt = _new_attempt(job / "attempts")
+    (job / "status.json").unlink(missing_ok=True)
+    request = content.get("request") or {}
+    write_json(attempt / "start.json", {"started": time.time(), "host": platform.node(), **said,
+                                        "gpus": request.get("gpus", 0) * request.get("nodes", 1)})
+    return attempt
 
 
 def _new_attempt(attempts: Path) -> Path:

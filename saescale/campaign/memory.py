@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -38,8 +39,12 @@ def n_params(run: PlannedRun) -> int:
 def live_members(trunk: Sequence[PlannedRun]) -> int:
     """The most members of one trunk that are in memory at once: the trunk to its last fork, each branch from its own."""
     block = max(1, BLOCK_TOKENS // trunk[0].science["train"]["batch_tokens"])
-    forks = [price.fork_step(r) for r in trunk]
-    spans = [(0, max(forks) + block), *((fork, r.steps + block) for fork, r in zip(forks, trunk, strict=True))]
+    return _most_at_once(tuple((price.fork_step(r), r.steps) for r in trunk), block)
+
+
+@cache
+def _most_at_once(branches: tuple[tuple[int, int], ...], block: int) -> int:
+    spans = [(0, max(fork for fork, _ in branches) + block), *((fork, end + block) for fork, end in branches)]
     return max(sum(begin <= at < end for begin, end in spans) for at, _ in spans)
 
 
@@ -100,9 +105,27 @@ def peak_bytes(packed: Trunks, cluster: ClusterConfig) -> float:
     return sum(sorted((fleet_bytes(f, cluster.ranks) for f in packed), reverse=True)[:at_once(cluster)])
 
 
-def room_bytes(cluster: ClusterConfig, request: Request) -> float:
-    """What one fleet may need: its job's request on a cluster, a worker's share of the machine elsewhere."""
-    return request.memory_bytes if cluster.kind == "slurm" else limit_bytes(cluster) / at_once(cluster)
+@dataclass(frozen=True)
+class Room:
+    """Where one fleet trains: in `ranks` processes, each of which may use `rank_bytes`."""
+
+    ranks: int
+    rank_bytes: float
+
+    @property
+    def n_bytes(self) -> float:
+        return self.ranks * self.rank_bytes
+
+
+def room(cluster: ClusterConfig, request: Request) -> Room:
+    """What its job asks for on a cluster, a worker's share of the machine elsewhere; equal shares for the ranks."""
+    if cluster.kind == "slurm":
+        return Room(request.n_ranks, request.memory_bytes / request.ranks_on_a_node)
+    return Room(cluster.ranks, limit_bytes(cluster) / (at_once(cluster) * cluster.ranks))
+
+
+def room_of(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Room:
+    return room(cluster, requests(cluster)(fleet[0]))
 
 
 def limit_bytes(cluster: ClusterConfig) -> float:
@@ -125,10 +148,8 @@ def available_bytes() -> float:
         return free
 
 
-def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
-    if cluster.kind == "slurm":
-        refuse_beyond_request(packed, cluster)
-        return
+def refuse_beyond_machine(packed: Trunks, cluster: ClusterConfig) -> None:
+    """Raises ValueError when the fleets that may train at once need more than the workers of this machine may use."""
     needed, limit = peak_bytes(packed, cluster), limit_bytes(cluster)
     if needed <= limit:
         return
@@ -137,21 +158,6 @@ def refuse_too_large(packed: Trunks, cluster: ClusterConfig) -> None:
     raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and {said} {limit / 1e9:.1f} GB: "
                      f"the biggest fleet is {describe(max(packed, key=fleet_bytes))}. Use {fewer}smaller sae.n_latents, fewer "
                      "horizons at once, or another cluster.memory_gb. Nothing was started.")
-
-
-def refuse_beyond_request(packed: Trunks, cluster: ClusterConfig) -> None:
-    request = requests(cluster)
-    for fleet in packed:
-        needed, asked = fleet_bytes(fleet), request(fleet[0])
-        if needed > asked.memory_bytes:
-            raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and its job asks for {asked.memory}: the "
-                             f"fleet is {describe(fleet)}. Raise cluster.job.memory, or add a rule for its runs to "
-                             "cluster.rules. Nothing was started.")
-
-
-def rank_room_bytes(cluster: ClusterConfig) -> float:
-    """What one rank may use: an equal share of everything."""
-    return limit_bytes(cluster) / (at_once(cluster) * cluster.ranks)
 
 
 def describe(fleet: Sequence[PlannedRun]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from saescale.campaign import memory, price
 from saescale.campaign.plan import PlannedRun
+from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
 from saescale.kinds import KINDS
 from saescale.science import default_k_aux
@@ -21,10 +22,17 @@ WHOLE_BYTES = 8  # a parameter: the whole SAE before the first step, of which ea
 
 @dataclass(frozen=True)
 class Placement:
-    """`homes`: trunk_id -> its rank, None for those dealt over all. `rank_bytes`: memory by rank."""
+    """`homes`: trunk_id -> its rank, None for those dealt over all. By rank: `rank_bytes` of memory and `rank_seconds` of
+    training, estimated."""
 
     homes: Mapping[str, int | None]
     rank_bytes: Sequence[float]
+    rank_seconds: Sequence[float]
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole job: its ranks keep one pace, so the one with the most to do counts."""
+        return price.START_S + max(self.rank_seconds)
 
 
 def place(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Placement:
@@ -32,17 +40,20 @@ def place(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Placement:
     those with room.
 
     Too large: its live members and the process that trains them need more than an equal share of the memory, or they alone more
-    than cluster.shard_above_gb. A trunk for which no rank has room left is dealt too.
+    than cluster.shard_above_gb. A trunk for which no rank has room left is dealt too. Raises ValueError for one that is dealt and
+    has fewer latents than there are ranks.
     """
-    ranks, room = cluster.ranks, memory.rank_room_bytes(cluster)
+    room = memory.room_of(fleet, cluster)
+    ranks = room.ranks
     trunks = sorted(price.by_trunk(fleet).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
     homes: dict[str, int | None] = {}
     shared = memory.shared_bytes(fleet[0])
     seconds, members, passing = [0.0] * ranks, [0.0] * ranks, [0.0] * ranks
-    for trunk in sorted(trunks, key=lambda t: not too_large(t, cluster)):
+    for trunk in sorted(trunks, key=lambda t: not too_large(t, cluster, room)):
         own, step = memory.members_bytes(trunk), memory.passing_bytes(trunk)
-        fitting = [r for r in range(ranks) if shared + members[r] + own + max(passing[r], step) <= room]
-        if ranks > 1 and (too_large(trunk, cluster) or not fitting):
+        fitting = [r for r in range(ranks) if shared + members[r] + own + max(passing[r], step) <= room.rank_bytes]
+        if ranks > 1 and (too_large(trunk, cluster, room) or not fitting):
+            refuse_too_few_latents(trunk[0], ranks)
             at, divided = range(ranks), ranks
             passing[0] = max(passing[0], step)  # the first rank measures the whole SAE, which takes as much as a whole step
             step = max(step / ranks, WHOLE_BYTES * memory.n_params(trunk[0]))
@@ -52,15 +63,38 @@ def place(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Placement:
         for r in at:
             seconds[r] += price.trunk_seconds(trunk) / divided
             members[r], passing[r] = members[r] + own / divided, max(passing[r], step)
-    return Placement(homes, [shared + m + p for m, p in zip(members, passing, strict=True)])
+    return Placement(homes, [shared + m + p for m, p in zip(members, passing, strict=True)], seconds)
 
 
-def too_large(trunk: Sequence[PlannedRun], cluster: ClusterConfig) -> bool:
-    if cluster.ranks == 1:
+def refuse_too_few_latents(run: PlannedRun, ranks: int) -> None:
+    n = run.science["sae"]["n_latents"]
+    if n < ranks:
+        raise ValueError(f"{run.run_id} would be dealt over {ranks} ranks and has sae.n_latents={n}: a rank holds at least one "
+                         "latent. Ask for fewer ranks (cluster.job.nodes, .gpus, .ranks_per_node), or for more memory.")
+
+
+def too_large(trunk: Sequence[PlannedRun], cluster: ClusterConfig, room: memory.Room) -> bool:
+    if room.ranks == 1:
         return False
     if cluster.shard_above_gb is not None:
         return memory.members_bytes(trunk) > cluster.shard_above_gb * 1e9
-    return memory.worker_bytes([trunk]) > memory.rank_room_bytes(cluster)
+    return memory.worker_bytes([trunk]) > room.rank_bytes
+
+
+def refuse_too_large(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> None:
+    """Raises ValueError when a fleet does not fit: into the nodes its job asks for, or with the others into this machine."""
+    if cluster.kind != "slurm":
+        memory.refuse_beyond_machine(packed, cluster)
+        return
+    request = requests(cluster)
+    for fleet in packed:
+        needed, asked = place(fleet, cluster).rank_bytes, request(fleet[0])
+        on_a_node = asked.ranks_on_a_node
+        most = max(sum(needed[i:i + on_a_node]) for i in range(0, len(needed), on_a_node))
+        if most > asked.memory_bytes:
+            raise ValueError(f"training needs about {most / 1e9:.1f} GB of memory{' on one node' if asked.nodes > 1 else ''} and "
+                             f"its job asks for {asked.memory}: the fleet is {memory.describe(fleet)}. Raise "
+                             "cluster.job.memory, or add a rule for its runs to cluster.rules. Nothing was started.")
 
 
 def sent_bytes(run: PlannedRun, ranks: int) -> float:
@@ -77,17 +111,20 @@ def sent_bytes(run: PlannedRun, ranks: int) -> float:
 
 
 def summary(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> list[str]:
-    """Lines for the plan: memory by rank, and for every sharded size what a step sends. None for one rank."""
-    if cluster.ranks == 1:
-        return []
-    placements = [place(fleet, cluster) for fleet in packed]
-    whole = sum(home is not None for p in placements for home in p.homes.values())
-    most = max(max(p.rank_bytes) for p in placements)
-    lines = [f"ranks: {cluster.ranks} per worker, up to {most / 1e9:.2f} of {memory.rank_room_bytes(cluster) / 1e9:.2f} GB each; "
-             f"{price.counted(whole, 'trunk')} on one rank each"]
-    for (kind, n_latents), run in sharded(packed, placements).items():
-        lines.append(f"sharded over {cluster.ranks} ranks: {kind} n_latents={n_latents}, each rank sends "
-                     f"{sent_bytes(run, cluster.ranks) / 1e6:.3g} MB per step")
+    """Lines for the plan: memory by rank, and for every sharded size what a step sends. None where every job is one process."""
+    together = [(fleet, memory.room_of(fleet, cluster)) for fleet in packed]
+    lines = []
+    for ranks in sorted({room.ranks for _, room in together} - {1}):
+        fleets = [fleet for fleet, room in together if room.ranks == ranks]
+        room_gb = max(room.rank_bytes for _, room in together if room.ranks == ranks) / 1e9
+        placements = [place(fleet, cluster) for fleet in fleets]
+        whole = sum(home is not None for p in placements for home in p.homes.values())
+        most = max(max(p.rank_bytes) for p in placements)
+        lines.append(f"ranks: {ranks} per {'job' if cluster.kind == 'slurm' else 'worker'}, up to {most / 1e9:.2f} of "
+                     f"{room_gb:.2f} GB each; {price.counted(whole, 'trunk')} on one rank each")
+        for (kind, n_latents), run in sharded(fleets, placements).items():
+            lines.append(f"sharded over {ranks} ranks: {kind} n_latents={n_latents}, each rank sends "
+                         f"{sent_bytes(run, ranks) / 1e6:.3g} MB per step")
     return lines
 
 
@@ -98,10 +135,10 @@ def sharded(packed: Sequence[Sequence[PlannedRun]], placements: Sequence[Placeme
 
 
 def described(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> dict[str, object]:
-    """The same for programs."""
+    """The same for programs: a list entry per fleet."""
     placements = [place(fleet, cluster) for fleet in packed]
-    runs = sharded(packed, placements).values()
-    return {"n_ranks": cluster.ranks, "rank_gb": [[b / 1e9 for b in p.rank_bytes] for p in placements],
-            "homes": {trunk: home for p in placements for trunk, home in p.homes.items()},
-            "sent_bytes_per_step": {f"{r.science['sae']['kind']}-n{r.science['sae']['n_latents']}": sent_bytes(r, cluster.ranks)
-                                    for r in runs}}
+    n_ranks = [len(p.rank_bytes) for p in placements]
+    sent = {f"{kind}-n{n_latents}": sent_bytes(run, ranks) for fleet, p, ranks in zip(packed, placements, n_ranks, strict=True)
+            for (kind, n_latents), run in sharded([fleet], [p]).items()}
+    return {"n_ranks": n_ranks, "rank_gb": [[b / 1e9 for b in p.rank_bytes] for p in placements],
+            "homes": {trunk: home for p in placements for trunk, home in p.homes.items()}, "sent_bytes_per_step": sent}

@@ -16,7 +16,8 @@ from saescale.activations.corpora import Source, open_corpus
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.hub import HubFolder, hub_folder
 from saescale.activations.shards import cache_key
-from saescale.campaign.sweep import Cell, Sweep, cells, project_folder
+from saescale.campaign import folders
+from saescale.campaign.sweep import Cell, Sweep, cells
 from saescale.flops import flops_dense
 from saescale.records.store import Store, read_json, write_text
 from saescale.science import TooShort, science_block, synthetic_science_block
@@ -78,7 +79,9 @@ class Facts:
         self.store = store
         self._lms: dict[tuple, LMFolder] = {}
         self._sources: dict[tuple, tuple[Source, str]] = {}
+        self._opened: dict[tuple, tuple[Source, str]] = {}
         self._train_tokens: dict[str, int] = {}
+        self._keys: dict[str, tuple[str, str | None]] = {}
 
     def lm(self, c: conf.Config) -> LMFolder:
         key = (c.lm.path, c.lm.name, c.lm.revision)
@@ -89,14 +92,18 @@ class Facts:
     def source(self, c: conf.Config) -> tuple[Source, str]:
         """The documents and what identifies them."""
         lm = self.lm(c)
-        key = (*documents_of(c.data).items(), lm.path)
-        if key not in self._sources:
-            source = open_corpus(documents_of(c.data), lm)
-            if source.large and c.data.max_train_tokens is None:
-                raise ValueError("data.max_train_tokens is missing: a corpus of this size is tokenised when it is launched, so "
-                                 "the plan must be told how many training tokens to count on.")
-            self._sources[key] = (source, source.sha256())
-        return self._sources[key]
+        seen = (c.data, lm.path)  # cells by the thousand share one
+        if seen not in self._sources:
+            where = documents_of(c.data)
+            key = (*where.items(), lm.path)
+            if key not in self._opened:
+                source = open_corpus(where, lm)
+                if source.large and c.data.max_train_tokens is None:
+                    raise ValueError("data.max_train_tokens is missing: a corpus of this size is tokenised when it is launched, "
+                                     "so the plan must be told how many training tokens to count on.")
+                self._opened[key] = (source, source.sha256())
+            self._sources[seen] = self._opened[key]
+        return self._sources[seen]
 
     def science(self, c: conf.Config) -> dict[str, Any]:
         if c.activations.is_synthetic:
@@ -106,12 +113,18 @@ class Facts:
         corpus = {"corpus_sha256": self.source(c)[1], "tokenizer_sha256": lm.tokenizer_sha256}
         return science_block(c, lm.facts(c.lm.hook_name), corpus)
 
+    def keys(self, science: Mapping[str, Any]) -> tuple[str, str | None]:
+        """(of the activation cache, of the corpus; null for synthetic activations) a run reads: thousands of runs share one."""
+        text = repr((science["lm"], science["data"], science.get("activations")))
+        if text not in self._keys:
+            self._keys[text] = cache_key(science), None if is_synthetic(science) else tokens.corpus_key(science["data"])
+        return self._keys[text]
+
     def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
         """Activations in one epoch; tokenises the corpus into the store the first time, a large one when it is launched."""
         if is_synthetic(science):
             return science["activations"]["n_tokens"]
-        data = science["data"]
-        key = tokens.corpus_key(data)
+        key, data = self.keys(science)[1], science["data"]
         if key not in self._train_tokens:
             source = self.source(c)[0]
             if source.large and not tokens.is_prepared(self.store, data):
@@ -167,7 +180,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         if reason:
             excluded.append({"grid": cell.grid, "cell": dict(cell.varied), "reason": reason})
             continue
-        run = _planned(cell, science, None if is_synthetic(science) else facts.lm(cell.config))
+        run = _planned(cell, science, facts)
         known = runs.get(run.run_id)
         runs[run.run_id] = run if known is None else _in_both(known, run)
     _require_every_grid(sweep, runs.values(), excluded)
@@ -175,6 +188,9 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     if cluster.ranks > 1 and cluster.kind == "inprocess":
         raise ValueError(f"cluster.ranks={cluster.ranks} needs as many processes, and cluster=inprocess is one: choose "
                          "cluster=local, or cluster.ranks=1.")
+    if cluster.ranks > 1 and cluster.kind == "slurm":
+        raise ValueError(f"cluster.ranks={cluster.ranks} is for workers of this machine: a job of Slurm has a rank for each of "
+                         "its GPUs, cluster.job.nodes x cluster.job.gpus, or cluster.job.ranks_per_node on each node.")
     return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
 
 
@@ -187,16 +203,17 @@ def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list
             raise ValueError(f"grid {grid!r} of sweep {sweep.name!r} has no point that can be trained: {why}.")
 
 
-def _planned(cell: Cell, science: dict[str, Any], lm: LMFolder | None) -> PlannedRun:
+def _planned(cell: Cell, science: dict[str, Any], facts: Facts) -> PlannedRun:
     c = cell.config
     science = identity.canonical(science)
+    cached, corpus = facts.keys(science)
+    lm = None if is_synthetic(science) else facts.lm(c)
     hub = {"name": lm.name, "commit": lm.path.name} if isinstance(lm, HubFolder) else None
-    execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cache_key(science),
-                 "corpus_key": lm and tokens.corpus_key(science["data"]), "lm_device": c.lm.device, "lm_hub": hub,
-                 "documents": lm and documents_of(c.data),
+    execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cached, "corpus_key": corpus,
+                 "lm_device": c.lm.device, "lm_hub": hub, "documents": lm and documents_of(c.data),
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
-    return PlannedRun(*identity.names(science), (cell.grid,), c.budget.flops, science, execution)
+    return PlannedRun(*identity.names_of_canonical(science), (cell.grid,), c.budget.flops, science, execution)
 
 
 def _in_both(a: PlannedRun, b: PlannedRun) -> PlannedRun:
@@ -237,9 +254,8 @@ def why_excluded(c: conf.Config, science: Mapping[str, Any], available: int) -> 
 
 def asked(sweep: Sweep) -> str:
     """Hash of what a plan is made from: the sweep as read, the overrides, conf/, and the version."""
-    folder = project_folder("conf")
     return identity.digest({"schema": SCHEMA, "version": saescale.__version__, "sweep": repr(sweep),
-                            "conf": [[str(p.relative_to(folder)), p.read_text()] for p in sorted(folder.rglob("*.yaml"))]})
+                            "conf": [[str(p), file.read_text()] for p, file in folders.files("conf").items()]})
 
 
 def saved_runs(sweep: Sweep, store: Store) -> tuple[PlannedRun, ...] | None:

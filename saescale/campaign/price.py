@@ -107,11 +107,6 @@ def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
     return trunk_steps(runs) * step_seconds(runs[0]) + EVALUATE_S * len(runs)
 
 
-def fleet_seconds(fleet: Sequence[PlannedRun]) -> float:
-    """Estimated seconds of one job on one core."""
-    return START_S + sum(map(trunk_seconds, by_trunk(fleet).values()))
-
-
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
     """Disk of the harvested activations, one cache per LM, hook and corpus of `runs`; the held-out split included.
 

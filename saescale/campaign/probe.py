@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from saescale.campaign import local
+from saescale.campaign.attempts import read_or_empty
 from saescale.campaign.launch import make_job
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.price import shape, step_seconds
 from saescale.campaign.resources import requests
-from saescale.campaign.spending import read_or_empty
 from saescale.config import ClusterConfig
 from saescale.records import record
 from saescale.records.store import Store
@@ -40,7 +40,8 @@ def device(cluster: ClusterConfig, request: Request) -> str:
     how = f"{cluster.threads} threads, {cluster.kernels}"
     if cluster.kind != "slurm":
         return f"{processor()}, {how}"
-    return f"slurm {request.partition or 'default'}, {request.gpus} x {request.gpu_type or 'GPU'}, {request.cpus} cores, {how}"
+    one = request.of_one_process()
+    return f"slurm {one.partition or 'default'}, {one.gpus} x {one.gpu_type or 'GPU'}, {one.cpus} cores, {how}"
 
 
 def measured(store: Store) -> dict[tuple[str, str], dict[str, float]]:
@@ -76,7 +77,8 @@ def probe_jobs(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> list[tup
     jobs = []
     for asked, of in shapes.items():
         content = {"stage": "probe", "device": device(plan.cluster, asked), "shapes": of, "execution": execution}
-        jobs.append((asked, make_job(store, content, request=dataclasses.asdict(asked))))
+        one = asked.of_one_process()
+        jobs.append((one, make_job(store, content, request=dataclasses.asdict(one))))
     return jobs
 
 

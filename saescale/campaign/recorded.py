@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from saescale import identity
+from saescale.campaign.attempts import attempts
 from saescale.campaign.plan import PlannedRun
-from saescale.campaign.spending import attempts
 from saescale.records import record
 from saescale.records.store import Store, read_json
 
@@ -20,11 +20,16 @@ def find(store: Store, name: str) -> PlannedRun:
     if len(fitting) > 1:
         raise ValueError(f"{len(fitting)} runs begin or end with {name!r}, such as {fitting[0]} and {fitting[1]}. "
                          "Give more of it.")
-    config = read_json(store.run_dir(fitting[0]) / record.CONFIG)
+    return read(store, fitting[0])
+
+
+def read(store: Store, run_id: str) -> PlannedRun:
+    """The run of this very id. Raises ValueError when it was never launched."""
+    config = read_json(store.run_dir(run_id) / record.CONFIG)
     if not isinstance(config, dict) or "science" not in config:
-        raise ValueError(f"{store.run_dir(fitting[0])} has no config.json: it was never launched.")
+        raise ValueError(f"{store.run_dir(run_id)} has no config.json: it was never launched.")
     science = config["science"]
-    return PlannedRun(fitting[0], identity.trunk_id(science), (), None, science, config.get("execution", {}))
+    return PlannedRun(run_id, identity.trunk_id(science), (), None, science, config.get("execution", {}))
 
 
 def log_files(job: Path, attempt: int | None) -> list[tuple[Path, Path]]:

@@ -53,13 +53,19 @@ def parameters(array: Array, cluster: ClusterConfig) -> dict[str, Any]:
     gpus = f"{request.gpu_type}:{request.gpus}" if request.gpu_type else request.gpus
     lines = [*site.setup, *(f"export {k}={shlex.quote(v)}" for k, v in site.environment.items()),
              f"export PYTHONPATH={shlex.quote(array.code)}${{PYTHONPATH:+:$PYTHONPATH}}"]
-    given = {"job_name": array.name, "time": request.minutes, "nodes": 1, "ntasks_per_node": 1, "wckey": None,
+    given = {"job_name": array.name, "time": request.minutes, "nodes": request.nodes, "wckey": None,
+             "ntasks_per_node": request.ranks_on_a_node, "srun_args": srun_arguments(request),
              "cpus_per_task": request.cpus, "mem": f"{int(request.memory_bytes / 2**20)}M", "partition": request.partition,
              "gpus_per_node": gpus if request.gpus else None, "account": site.account, "qos": site.qos,
              "constraint": site.constraint, "signal_delay_s": site.signal_delay_s, "setup": lines,
              "dependency": f"{array.after[0]}:{':'.join(array.after[1])}" if array.after and array.after[1] else None,
              "array_parallelism": max(1, array.at_once), "additional_parameters": more}
     return {k: v for k, v in given.items() if v is not None or k == "wckey"}
+
+
+def srun_arguments(request: Request) -> list[str]:
+    """A step does not inherit the cores of its tasks. When one rank ends badly, Slurm ends the others of its job."""
+    return [f"--cpus-per-task={request.cpus}", *(["--kill-on-bad-exit=1"] if request.n_ranks > 1 else [])]
 
 
 def submit(array: Array, cluster: ClusterConfig, jobs: Sequence[Path]) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import saescale
-from saescale.campaign.sweep import PACKAGE, project_folder
+from saescale.campaign import folders
+from saescale.campaign.folders import PACKAGE
 from saescale.records.store import Store, write_json
 
 LEFT_OUT = {"__pycache__", ".git", ".pytest_cache"}
@@ -42,11 +43,11 @@ def take(store: Store) -> dict[str, Any]:
 
 def source_files() -> dict[str, Path]:
     """Path within the snapshot -> file, of all a job may need."""
-    roots = {"saescale": PACKAGE, "conf": project_folder("conf"), "sweeps": project_folder("sweeps")}
+    roots = {"saescale": PACKAGE}
     beside = PACKAGE.parent / "analysis"
     if beside.is_dir():
         roots["analysis"] = beside
-    found = {}
+    found = {str(Path(name) / path): file for name in ("conf", "sweeps") for path, file in folders.files(name).items()}
     for name, root in roots.items():
         for folder, subfolders, names in os.walk(root):
             subfolders[:] = sorted(s for s in subfolders if s not in LEFT_OUT)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from saescale.campaign.attempts import attempt_seconds, attempts
 from saescale.campaign.plan import Plan
 from saescale.campaign.queue import Queue
 from saescale.campaign.submissions import Submission, flight
-from saescale.records.store import Damaged, Store, read_json
+from saescale.records.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,6 @@ def spending(sweep: str, store: Store, all_submissions: Sequence[Submission], no
 def job_hours(job: Path) -> float:
     """GPU-hours of all attempts of a job; an attempt whose end nobody saw lasted until its last sign of life."""
     return sum(attempt_seconds(attempt) * start.get("gpus", 0) / 3600 for attempt, start in attempts(job))
-
-
-def attempts(job: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The attempts of a job, oldest first, each with its start.json ({} where it is missing)."""
-    folders = sorted((job / "attempts").glob("*"), key=lambda p: int(p.name) if p.name.isdigit() else -1)
-    return [(folder, read_or_empty(folder / "start.json")) for folder in folders]
-
-
-def attempt_seconds(attempt: Path) -> float:
-    start, end = read_or_empty(attempt / "start.json"), read_or_empty(attempt / "exit.json")
-    if "started" not in start:
-        return 0.0
-    last = end.get("ended") or max((p.stat().st_mtime for p in (attempt, *attempt.glob("*"))), default=start["started"])
-    if "ended" not in end and attempt == attempts(attempt.parents[1])[-1][0]:
-        last = max(last, read_or_empty(attempt.parents[1] / "status.json").get("heartbeat", 0))
-    return max(0.0, last - start["started"])
-
-
-def read_or_empty(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except Damaged:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def refuse_over_budget(plan: Plan, cost: float, spent: Spending, max_gpu_hours: float | None) -> None:

@@ -62,7 +62,8 @@ def state(run: PlannedRun, store: Store, flight: Flight = NOWHERE) -> RunState:
 
 def states(runs: Sequence[PlannedRun], store: Store, queue: Queue | None = None) -> dict[str, RunState]:
     """The state of every run. The scheduler is asked once, and only when a run that is not done was handed to it."""
-    found = {r.run_id: state(r, store) for r in runs}
+    begun = store.known_runs()  # one listing; a run that has no directory needs no look of its own
+    found = {r.run_id: state(r, store) if r.run_id in begun else RunState("new") for r in runs}
     submissions = read(store)
     open_runs = {run for s in submissions if s.over is None for runs_of in s.jobs.values() for run in runs_of}
     waiting = [r for r in runs if found[r.run_id].state not in ("done", "damaged") and r.run_id in open_runs]

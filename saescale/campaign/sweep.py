@@ -1,4 +1,4 @@
-"""From a sweep file and overrides to one Config per grid cell. The only file that imports Hydra."""
+"""From a sweep file and overrides to one Config per grid cell."""
 
 from __future__ import annotations
 
@@ -11,25 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from saescale import config as conf
-from saescale.identity import canonical, digest, flatten
+from saescale.campaign import compose, folders
+from saescale.campaign.settings import Base
+from saescale.identity import digest
 from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
 EXECUTION_KEYS = ("lm.device",)
-SLURM_ONLY = ("cluster.job.", "cluster.slurm.", "cluster.rules")
 SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
-PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def project_folder(name: str) -> Path:
-    """`conf` or `sweeps`: of the working directory when it has one, else as installed with saescale."""
-    for folder in (Path.cwd() / name, PACKAGE.parent / name, PACKAGE / name):
-        if folder.is_dir() and list(folder.glob("*.yaml")):
-            return folder
-    raise ValueError(f"no {name}/ folder with YAML files here. Run saescale in a project with {name}/, "
-                     "such as a checkout of saescale.")
 
 
 @dataclass(frozen=True)
@@ -79,20 +70,20 @@ class Cell:
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Sweep:
-    """Read `sweeps/<name>.yaml` and put the overrides over it."""
+    """Read `sweeps/<name>.yaml`, the project's own before the installed one, and put the overrides over it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    folder = project_folder("sweeps")
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    files = {path.stem: file for path, file in folders.files("sweeps").items() if len(path.parts) == 1}
+    known = sorted(files)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"{name!r} is not a sweep name: give the name of a file in sweeps/ without folder or ending, "
                          f"one of: {', '.join(known)}.")
     if name not in known:
         raise ValueError(f"there is no sweep {name!r}. Choose one of: {', '.join(known)}, or add sweeps/{name}.yaml.")
     try:
-        raw = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True)
+        raw = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
     except (OmegaConfBaseException, YAMLError) as e:
         raise ValueError(f"sweeps/{name}.yaml cannot be read: {' '.join(str(e).split())}") from e
     return dataclasses.replace(_sweep(name, raw, _parse_overrides(overrides)), said=tuple(overrides))
@@ -165,18 +156,13 @@ def _refuse_two_horizons(overrides: Sequence[Override]) -> None:
 
 def _parse_group(item: str, name: str) -> tuple[str, str]:
     group, _, choice = str(item).partition("=")
-    choices = group_choices()
+    choices = compose.group_choices()
     if group not in choices:
         raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not GROUP=CHOICE. Groups are: {', '.join(choices)}.")
     if choice not in choices[group]:
         raise ValueError(f"sweeps/{name}.yaml: base entry {item!r} is not known. "
                          f"Choose one of: {', '.join(f'{group}={c}' for c in choices[group])}.")
     return group, choice
-
-
-def group_choices() -> dict[str, list[str]]:
-    root = project_folder("conf")
-    return {d.name: sorted(p.stem for p in d.glob("*.yaml")) for d in sorted(root.iterdir()) if d.is_dir()}
 
 
 def _with_overrides(axes: dict[str, list[Any]], overrides: Sequence[Override]) -> dict[str, Sequence[Any]]:
@@ -224,7 +210,7 @@ def _plain(value: Any) -> Any:
 def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
     """`lm=/some/folder` stands for `lm=folder lm.path=/some/folder`, `lm=NAME` for `lm=hub lm.name=NAME`; group choices are
     checked here."""
-    choices = group_choices()
+    choices = compose.group_choices()
     if key not in choices:
         return [Override(key, values)]
     names = tuple(str(v) for v in values)
@@ -240,58 +226,18 @@ def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
 
 def cells(sweep: Sweep) -> Iterator[Cell]:
     """Every grid cell with its Config. Hydra composes once per choice of groups; scalars are set over that."""
-    composed: dict[tuple, dict[str, Any]] = {}
-    known_groups = group_choices().keys()
-    built: dict[str, Any] = {}
+    bases: dict[tuple, Base] = {}
+    known_groups = compose.group_choices().keys()
     for grid, axes in sweep.grids.items():
         for values in itertools.product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
             groups = {**sweep.groups, **{k: v for k, v in varied.items() if k in known_groups}}
             scalars = {k: v for k, v in varied.items() if k not in known_groups}
             key = tuple(sorted(groups.items()))
-            if key not in composed:
-                composed[key] = _compose(groups)
-            yield Cell(grid, _shown(varied, axes), _config(composed[key], sweep, scalars, built))
-
-
-def _config(composed: dict[str, Any], sweep: Sweep, cell: Mapping[str, Any], built: dict[str, Any]) -> conf.Config:
-    """Scalars over the composed groups, the later the stronger: sweep `set`, `by_kind`, then the cell."""
-    tree = _copied(composed)
-    on_slurm = tree["cluster"]["kind"] == "slurm"  # a sweep that says what its jobs ask for trains on this machine as well
-    scalars = {k: v for k, v in sweep.shared.items() if on_slurm or not k.startswith(SLURM_ONLY)}
-    scalars.update(sweep.by_kind.get(tree["sae"]["kind"], {}))
-    scalars.update(cell)
-    for key, value in scalars.items():
-        *path, last = key.split(".")
-        node: Any = tree
-        for part in path:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ValueError(conf.unknown_key(key, list(flatten(tree))))
-        node[last] = canonical(value)
-    return conf.from_mapping(tree, built)
-
-
-def _copied(tree: Any) -> Any:
-    return {k: _copied(v) for k, v in tree.items()} if type(tree) is dict else tree
+            if key not in bases:
+                bases[key] = Base(compose.compose(groups), sweep)
+            yield Cell(grid, _shown(varied, axes), bases[key].config(scalars))
 
 
 def _shown(varied: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return {k: v for k, v in varied.items() if len(axes[k]) > 1 or k in HORIZONS}
-
-
-def _compose(groups: Mapping[str, str]) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    GlobalHydra.instance().clear()
-    overrides = [f"{k}={v}" for k, v in groups.items()]
-    try:
-        with initialize_config_dir(config_dir=str(project_folder("conf")), version_base="1.3"):
-            composed = compose(config_name="config", overrides=overrides)
-            # `???` of conf/lm/folder.yaml is filled by the overrides put over it afterwards.
-            return OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
-    except HydraException as e:
-        raise ValueError(f"conf/ cannot be composed with {' '.join(overrides)}: {' '.join(str(e).split())}") from e

@@ -1,5 +1,5 @@
-"""What the scheduler starts: one task of one job. It watches the worker, which trains in a process of its own, so that a
-worker killed for its memory still leaves its exit on record.
+"""What the scheduler starts: a task of one job, or one for each of its ranks. It watches a worker, which trains in a process of
+its own, so that a worker killed for its memory still leaves its exit on record.
 
 SIGUSR2 (the time limit is near, or a preemption with warning): save, then queue this very element again.
 SIGTERM (preemption without warning, cancellation, a node going down): save, then wait for the scheduler, which alone knows
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from saescale.campaign import local
+from saescale.campaign.attempts import ending
+from saescale.campaign.meeting import NotMet, RankWorker, Task
 from saescale.records.store import Damaged, read_json
 
 REQUEUED, STALLED = 75, 76
@@ -43,12 +45,12 @@ class Asked:
 
 def run_task(job_dir: str) -> None:
     """The importable callable that is submitted; everything else is in the directory. Ends the process unless the job is done."""
-    asked = Asked()
+    asked, me = Asked(), Task.of(os.environ)
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, asked)
     job = Path(job_dir)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
-    worker = local.Worker(job, read_json(job / "job.json"), about_slurm())
+    worker = begin(job, me, asked)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
     told = None
     while not worker.poll():
@@ -59,22 +61,61 @@ def run_task(job_dir: str) -> None:
     problem = worker.finish(asked=asked.what)
     if problem is None:
         return
-    sys.exit(after(asked, job, worker.end()[1], problem))
+    sys.exit(after(asked, worker, problem, me))
 
 
-def after(asked: Asked, job: Path, code: int, problem: str) -> int:
-    """What a task does once its worker ended early; returns the exit code of the task."""
-    if asked.requeue:
-        if is_stalled(job):
-            print(f"{problem}\ntwo attempts in a row made no progress: not queued again.", file=sys.stderr)
-            return STALLED
-        done = subprocess.run(["scontrol", "requeue", element_id()], capture_output=True, text=True)
-        print(f"scontrol requeue {element_id()}: {done.stderr.strip() or 'accepted'}", file=sys.stderr, flush=True)
-        return REQUEUED if done.returncode == 0 else local.ASKED_TO_STOP
-    print(problem, file=sys.stderr, flush=True)
-    if asked.stop:
-        time.sleep(KILL_WAIT_S)  # an end of our own would say FAILED where the scheduler means to queue the job again
+def begin(job: Path, me: Task, asked: Asked) -> local.Worker:
+    """Start what this task watches: the whole job, or its one rank of it."""
+    content = read_json(job / "job.json")
+    if me.size == 1:
+        return local.Worker(job, content, about_slurm())
+    try:
+        return RankWorker(job, content, me, about_slurm(), lambda: asked.what)
+    except NotMet as e:
+        print(e, file=sys.stderr, flush=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        if asked.what:
+            time.sleep(KILL_WAIT_S)
+        sys.exit(local.ASKED_TO_STOP)
+
+
+def after(asked: Asked, worker: local.Worker, problem: str, me: Task) -> int:
+    """What a task does once its worker ended early; returns the exit code of the task.
+
+    Of several tasks the first alone queues the job again, once all ranks have ended, whichever was asked; the others wait.
+    """
+    code = worker.end()[1]
+    wish = asked.what
+    if me.size > 1 and me.rank > 0 and (wish or code == local.ASKED_TO_STOP):
+        print(problem, file=sys.stderr, flush=True)
+        time.sleep(KILL_WAIT_S)
+    elif me.size > 1 and (wish or code == local.ASKED_TO_STOP):
+        wish = wish_of_all(worker.attempt, asked)
+    if wish == "requeue" and me.rank == 0:
+        return requeue(worker.job, problem)
+    if me.rank == 0:
+        print(problem, file=sys.stderr, flush=True)
+        if wish == "stop":
+            time.sleep(KILL_WAIT_S)  # an end of our own would say FAILED where the scheduler means to queue the job again
     return code if code > 0 else 128 - code
+
+
+def wish_of_all(attempt: Path, asked: Asked) -> str | None:
+    """What any task of the job was asked for, once every one has said how its rank ended or is past hope."""
+    deadline = time.monotonic() + KILL_WAIT_S
+    while ending(attempt).ended is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return "requeue" if "requeue" in (asked.what, ending(attempt).asked) else asked.what or ending(attempt).asked
+
+
+def requeue(job: Path, problem: str) -> int:
+    """Queue exactly this element again, unless that has led nowhere twice."""
+    if is_stalled(job):
+        print(f"{problem}\ntwo attempts in a row made no progress: not queued again.", file=sys.stderr)
+        return STALLED
+    done = subprocess.run(["scontrol", "requeue", element_id()], capture_output=True, text=True)
+    print(f"scontrol requeue {element_id()}: {done.stderr.strip() or 'accepted'}", file=sys.stderr, flush=True)
+    return REQUEUED if done.returncode == 0 else local.ASKED_TO_STOP
 
 
 def is_stalled(job: Path) -> bool:

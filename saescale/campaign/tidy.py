@@ -13,8 +13,8 @@ from pathlib import Path
 
 from saescale import identity
 from saescale.campaign import submissions
+from saescale.campaign.attempts import read_or_empty
 from saescale.campaign.queue import Queue
-from saescale.campaign.spending import read_or_empty
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saescale.campaign import queue
-from saescale.campaign.spending import attempts, read_or_empty
+from saescale.campaign.attempts import attempts, ending, exit_name, read_or_empty
 from saescale.campaign.status import RunState
 from saescale.campaign.submissions import Submission
 from saescale.campaign.task import STALLED
@@ -34,6 +34,7 @@ WRITTEN: dict[str, str] = {
     "config_error": r"ModuleNotFoundError|ImportError|No such file or directory: .*python|command not found|"
                     r"^(KeyError|TypeError|AttributeError|ValueError)\b|has no tokenised corpus|are not installed here",
     "lock_lost": r"was taken over while this process was silent|is being trained by .*: left to it"}
+RANK_LOST = r"rank \d+ of \d+ (lost another rank|could not meet the others)|the first task opened no attempt"
 ACCOUNTED = {"OUT_OF_MEMORY": "oom_host", "TIMEOUT": "timeout", "PREEMPTED": "preempted", "NODE_FAIL": "node_failure",
              "BOOT_FAIL": "node_failure", "CANCELLED": "cancelled", "DEADLINE": "timeout"}
 LAUNCH, RETRY = "saescale launch {sweep}", "saescale retry {sweep}"
@@ -41,14 +42,15 @@ SUGGESTED = {
     "oom_gpu": RETRY + " --class oom_gpu --set cluster.job.gpus=*2",
     "oom_host": RETRY + " --class oom_host --set cluster.job.memory=*2",
     "disk_full": "saescale gc", "data_exhausted": "saescale plan {sweep}", "timeout": LAUNCH, "preempted": LAUNCH,
-    "node_failure": LAUNCH, "config_error": "saescale doctor", "lock_lost": LAUNCH, "cancelled": LAUNCH, "killed": RETRY,
+    "node_failure": LAUNCH, "config_error": "saescale doctor", "lock_lost": LAUNCH, "rank_lost": LAUNCH, "cancelled": LAUNCH,
+    "killed": RETRY,
     "diverged": "saescale plan {sweep} train.lr=LOWER", "rejected": "saescale launch {sweep} --test-only",
     "vanished": LAUNCH, "stalled": "saescale logs {run}", "damaged": "saescale why {run}", "unexplained": "saescale logs {run}",
     "new": LAUNCH, "queued": "saescale status {sweep}", "running": "saescale status {sweep}", "done": "saescale collect {sweep}",
     "held": LAUNCH, "unknown": "saescale doctor", "stopped": LAUNCH, "waiting": LAUNCH}
 # What is no fault of the run: `retry` takes these when no class is named.
-INFRASTRUCTURE = ("timeout", "preempted", "node_failure", "killed", "vanished", "cancelled", "rejected", "lock_lost", "stopped",
-                  "disk_full")
+INFRASTRUCTURE = ("timeout", "preempted", "node_failure", "killed", "vanished", "cancelled", "rejected", "lock_lost", "rank_lost",
+                  "stopped", "disk_full")
 CLASSES = tuple(SUGGESTED)
 
 
@@ -144,23 +146,29 @@ def by_words(case: Case) -> Found:
 def by_exit(case: Case) -> Found:
     if case.attempt is None:
         return ("vanished", ["it was handed over and left nothing on disk"]) if case.submission else None
-    end = read_or_empty(case.attempt / "exit.json")
-    code = end.get("exit_code")
+    end = ending(case.attempt)
+    who = f"rank {end.rank} of {end.n_tasks} " if end.n_tasks > 1 else ""
+    code = end.code
     if code is None:
-        return "killed", [f"{case.attempt} has no exit.json: the process and who watched it ended at once"]
+        silent = f" (ranks without one: {', '.join(map(str, end.silent))} of {end.n_tasks})" if end.n_tasks > 1 else ""
+        return "killed", [f"{case.attempt} has no {exit_name(end.rank)}{silent}: the process and who watched it ended at once",
+                          *(line for line in words(case) if re.search(r"^srun: error: .*task.*: Killed", line))]
     if code == 0:
         return ("waiting", [f"its last job ended well without it; {case.state.reason}"]) if case.state.state != "failed" else None
-    if end.get("asked"):
-        kind = "stalled" if any("made no progress" in line for line in words(case)) or code == STALLED else "stopped"
-        return kind, [f"asked to {end['asked']} and ended with exit code {code}", *words(case)[-2:]]
     if code < 0 or code > 128:
-        return "killed", [f"ended by signal {-code if code < 0 else code - 128}", *words(case)[-2:]]
+        return "killed", [f"{who}ended by signal {-code if code < 0 else code - 128}", *words(case)[-2:]]
+    lost = [line for line in words(case) if re.search(RANK_LOST, line)]
+    if lost and not end.asked:
+        return "rank_lost", lost
+    if end.asked:
+        kind = "stalled" if any("made no progress" in line for line in words(case)) or code == STALLED else "stopped"
+        return kind, [f"asked to {end.asked} and ended with exit code {code}", *words(case)[-2:]]
     return None
 
 
 def words(case: Case) -> list[str]:
-    """The last lines its last attempt wrote, then what Slurm wrote beside it."""
-    paths = [case.attempt / "stderr", case.attempt / "stdout"] if case.attempt else []
+    """The last lines its last attempt wrote, of all its ranks, then what Slurm wrote beside it."""
+    paths = written(case.attempt) if case.attempt else []
     s = case.submission
     if s is not None and case.job is not None and s.number:
         element = s.ids().get(case.job.name, s.number)
@@ -169,6 +177,13 @@ def words(case: Case) -> list[str]:
     for path in paths:
         lines += tail(path)
     return lines
+
+
+def written(attempt: Path) -> list[Path]:
+    """What its processes wrote, that of the rank that tells how it ended last."""
+    rank = ending(attempt).rank
+    own = [attempt / f"{name}.{rank}" if rank else attempt / name for name in ("stdout", "stderr")]
+    return [*sorted(p for name in ("stdout*", "stderr*") for p in attempt.glob(name) if p not in own), *own]
 
 
 def tail(path: Path, n_bytes: int = 20_000) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -10,6 +11,8 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from saescale.records.store import append_line
 
 STALE_S = 120.0  # silence after which an owner on another host counts as gone
 
@@ -66,10 +69,13 @@ class LostLock(ValueError):
 
 
 class Lock:
-    """`acquire` before training a trunk, `beat` while training, `release` after."""
+    """`acquire` before training a trunk, `beat` while training, `release` after.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `history`: a file that keeps a line for each time the lock was taken and released, {event, time, host, pid, token}.
+    """
+
+    def __init__(self, path: Path, history: Path | None = None) -> None:
+        self.path, self.history = path, history
         pid = os.getpid()
         self.me = Owner(socket.gethostname(), pid, process_start(pid) or "unknown", uuid.uuid4().hex)
 
@@ -85,7 +91,14 @@ class Lock:
             if time.monotonic() - begun >= (max(wait_s, STALE_S + 5) if wait_s and silent else wait_s):
                 break
             time.sleep(0.2)
+        if holder is None:
+            self._note("taken")
         return holder
+
+    def _note(self, event: str) -> None:
+        if self.history is not None:
+            append_line(self.history, {"event": event, "time": time.time(), "host": self.me.host, "pid": self.me.pid,
+                                       "token": self.me.token})
 
     def _heartbeat(self) -> int | None:
         try:
@@ -112,6 +125,8 @@ class Lock:
 
     def release(self) -> None:
         if self._is_mine():
+            with contextlib.suppress(OSError):  # a full disk must not keep the lock
+                self._note("released")
             self.path.unlink(missing_ok=True)
 
     def _is_mine(self) -> bool:

@@ -85,6 +85,13 @@ class Store:
     def sweep_dir(self, sweep: str) -> Path:
         return self.root / sweep
 
+    def known_runs(self) -> set[str]:
+        """The runs that have a directory, by one listing."""
+        try:
+            return set(os.listdir(self.root / "by-id"))
+        except FileNotFoundError:
+            return set()
+
     def run_dir(self, run_id: str) -> Path:
         return self.root / "by-id" / run_id
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from saescale import identity
 from saescale.records import record
 from saescale.records.lock import Lock
-from saescale.records.store import read_json
+from saescale.records.store import Store, read_json
 from saescale.sae.kernels import resolve
 from saescale.sae.ranks import ALONE
 from saescale.training import checkpoint
@@ -32,6 +32,10 @@ def open_trunks(job: Job, configs: dict[str, Any]) -> list[Trunk]:
             trunk = trunks.setdefault(name, Trunk(name, science, {}, ranks=ALONE if home is not None else job.ranks))
             trunk.runs[run_id] = Schedule.of(science["train"])
     return list(trunks.values())
+
+
+def trunk_lock(store: Store, trunk_id: str) -> Lock:
+    return Lock(store.trunk_dir(trunk_id) / "lock", store.trunk_dir(trunk_id) / "owners.jsonl")
 
 
 def take(job: Job, trunk: Trunk, lock: Lock | None, wait_s: float) -> bool:

@@ -24,7 +24,7 @@ from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.training import checkpoint, parallel
-from saescale.training.begin import open_trunks, restore, take
+from saescale.training.begin import open_trunks, restore, take, trunk_lock
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
 from saescale.training.harvest import fill
@@ -108,7 +108,7 @@ def train_job(job: Job) -> int:
     with parallel.joined(job.content.get("n_ranks", 1)) as job.ranks:
         trunks = open_trunks(job, configs)
         bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
-        locks = {t.trunk_id: Lock(job.store.trunk_dir(t.trunk_id) / "lock") for t in trunks if t.ranks.first}
+        locks = {t.trunk_id: trunk_lock(job.store, t.trunk_id) for t in trunks if t.ranks.first}
         try:
             give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
             # never 0: whoever waits at all also outwaits the silence of an owner on another host

@@ -117,3 +117,28 @@ def test_another_model_folder_gives_the_hidden_states_of_plain_transformers():
 def test_zeroing_the_activations_costs_the_bundled_model_more_than_a_nat(lm):
     ids = torch.tensor([[0, *encode(LMFolder(BUNDLED), "def __init__(self, name):\n    self.name = name\n    return None\n")]])
     assert lm.token_losses(ids, torch.zeros_like).mean() > lm.token_losses(ids).mean() + 1
+
+
+@torch.no_grad()
+def test_the_direct_effect_of_a_direction_goes_through_the_final_norm_to_the_logits(lm, reference):
+    """By hand for this model with an RMSNorm: gain times the direction at root mean square 1, unembedded, centred."""
+    directions = torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
+    found = lm.direct_logits(directions)
+    unit = directions / directions.square().mean(1, keepdim=True).sqrt()
+    expected = (unit * reference.model.norm.weight) @ reference.lm_head.weight.T
+    expected -= expected.mean(1, keepdim=True)
+    assert torch.allclose(found, expected, atol=1e-3)
+    assert torch.allclose(lm.direct_logits(3 * directions), found, atol=1e-4)
+
+
+@torch.no_grad()
+def test_direct_effects_are_what_a_direction_adds_after_the_last_layer():
+    """At the last block nothing but norm and unembedding is left: a tiny step along the direction moves logits in that order."""
+    lm = LanguageModel(BUNDLED, "blocks.3.hook_resid_post")
+    ids = torch.randint(1, 1024, (1, 8), generator=torch.Generator().manual_seed(1))
+    direction = torch.randn(128, generator=torch.Generator().manual_seed(2))
+    moved = (lm.logits(ids, lambda value: value + 0.05 * direction) - lm.logits(ids))[0]
+    moved = moved - moved.mean(1, keepdim=True)
+    expected = lm.direct_logits(direction[None])[0]
+    r = torch.stack([torch.corrcoef(torch.stack([row, expected]))[0, 1] for row in moved])
+    assert (r > 0.9).all()

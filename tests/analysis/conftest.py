@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.table import build_table
+from analysis.tables import build_table
 
 D_IN = 64
 

@@ -71,7 +71,7 @@ def test_exponents_and_intervals_stand_in_the_legend(study):
 
 @pytest.mark.parametrize("name", figures.SWEEP_FIGURES)
 def test_a_sweep_without_results_still_draws(make_plan, tmp_path, name):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     df = build_table(make_plan()[0], tmp_path)
     figures.draw(name, df, fit_sweep(df, draws=100)).savefig(svg := io.BytesIO(), format="svg")

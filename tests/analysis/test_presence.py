@@ -4,13 +4,19 @@ import math
 import numpy as np
 import pytest
 
-from analysis.presence import RIDGE, fit_joint, fit_logistic, fit_presence, observe
+from analysis.logistic import RIDGE, fit_logistic
+from analysis.presence import fit_joint, fit_presence
+from analysis.presence_data import of_record, prepare
 
 SIZES = (256, 512, 1024, 2048)
 
 
 def quick(record, **settings):
-    return fit_presence(record, **{"draws": 120, **settings})
+    return fit_presence(of_record(record), **{"draws": 120, **settings})
+
+
+def observe(record, tau):
+    return prepare(of_record(record)).observe(tau, "trained")
 
 
 def planted(q=1.0, c=0.5, slope=1.8, n_concepts=400, seed=0, sizes=SIZES, untrained_shift=None, ln_range=(-9.6, -4.4)):
@@ -101,7 +107,7 @@ def test_a_known_50_percent_frequency_lies_in_its_interval_at_every_size():
 def test_the_intervals_are_as_wide_as_estimates_scatter_between_samples():
     weights = np.random.default_rng(0).multinomial(400, np.full(400, 1 / 400), size=100).astype(float)
     weights = np.concatenate([np.ones((1, 400)), weights])
-    fits = [fit_joint(observe(planted(seed=s), 0.5, trained=True), weights) for s in range(80)]
+    fits = [fit_joint(observe(planted(seed=s), 0.5), weights) for s in range(80)]
     scatter = np.std([fit["q"] for fit in fits])
     claimed = np.mean([fit["q_interval"][1] - fit["q_interval"][0] for fit in fits]) / 3.92
     assert claimed == pytest.approx(scatter, rel=0.25)
@@ -111,7 +117,8 @@ def test_the_intervals_are_as_wide_as_estimates_scatter_between_samples():
 def test_concepts_that_are_easy_in_every_dictionary_widen_the_interval():
     # The same presence copied to 4 seeds of every size holds no more concepts: the interval must not shrink by sqrt(4).
     one = planted()
-    four = {**one, "dictionaries": one["dictionaries"] * 4, "scores": one["scores"] * 4}
+    copies = [{**d, "run_id": f"{d['run_id']}-{seed}", "seed": seed} for seed in range(4) for d in one["dictionaries"]]
+    four = {**one, "dictionaries": copies, "scores": one["scores"] * 4}
     width = [np.diff(quick(r)["joint"]["trained"]["q_interval"])[0] for r in (one, four)]
     assert width[1] == pytest.approx(width[0], rel=0.02)
 
@@ -259,5 +266,5 @@ def test_a_threshold_that_is_no_f1_and_a_record_of_the_wrong_shape_are_refused()
         quick(record, tau=1.5)
     with pytest.raises(ValueError, match="one row per dictionary"):
         quick({**record, "scores": record["scores"][:-1]})
-    with pytest.raises(ValueError, match="True256 has no score"):
+    with pytest.raises(ValueError, match="True256 .trained. has no score"):
         quick({**record, "scores": [[None] * 400, *record["scores"][1:]]})

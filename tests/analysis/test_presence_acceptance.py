@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.presence import Observations, fit_joint, fit_presence
+from analysis.presence import fit_joint, fit_presence
+from analysis.presence_data import Observations, of_record
 
 SIZES = np.array([4096, 16384, 65536, 262144, 1048576])
 SLOPE, CONCEPTS = 1.8, 400
@@ -59,4 +60,4 @@ def test_the_result_names_the_count_of_latents_it_used():
     record = {"concepts": [{"name": f"w{i}", "frequency": f} for i, f in enumerate(np.geomspace(1e-5, 1e-2, 60))]}
     record["dictionaries"] = [{"run_id": str(n), "n_latents": n, "n_alive": n, "seed": 0, "trained": True} for n in (256, 512)]
     record["scores"] = rng.random((2, 60)).tolist()
-    assert fit_presence(record, draws=20)["count"] == "n_alive"
+    assert fit_presence(of_record(record), draws=20)["count"] == "n_alive"

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from analysis.figures import draw
+from analysis.figures import CONCEPT_FIGURES, draw
 from analysis.presence import fit_presence
+from analysis.presence_data import of_record
 
 FREQUENCIES = np.geomspace(1e-4, 1e-2, 140)
 
@@ -21,23 +22,25 @@ def record_with(steps, trained=(True, True, False, False), sizes=(512, 1024, 512
     }
 
 
-def drawn(record):
-    fit = fit_presence(record, draws=50)
-    return draw("concept_presence", record, fit), fit
+def drawn(record, name="concept_presence"):
+    frame = of_record(record)
+    fit = fit_presence(frame, draws=50)
+    return draw(name, frame, fit), fit
 
 
 def legend_lines(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_every_panel_names_its_axis_and_units():
+def drawn_marks(figure):
+    return sum(len(ax.lines) + sum(len(c.get_offsets()) for c in ax.collections) for ax in figure.axes)
+
+
+def test_both_panels_name_their_axes_and_units():
     figure, _ = drawn(record_with([2e-3, 1e-3, 5e-3, 4e-3]))
-    left, middle, right = figure.axes
-    assert "occurrences per token" in left.get_xlabel()
-    assert "occurrences per token" in middle.get_xlabel()
-    assert "n_alive" in right.get_xlabel()
-    assert "F1 ≥ 0.5" in left.get_ylabel()
-    assert [ax.get_xscale() for ax in figure.axes] == ["log"] * 3
+    assert all("occurrences per token" in ax.get_xlabel() for ax in figure.axes)
+    assert "score ≥ 0.5" in figure.axes[0].get_ylabel()
+    assert [ax.get_xscale() for ax in figure.axes] == ["log"] * 2
 
 
 def test_points_are_shares_of_concepts_in_bins_with_wilson_intervals():
@@ -62,17 +65,39 @@ def test_a_50_percent_frequency_beyond_the_range_is_written_as_a_bound_and_has_n
     figure, fit = drawn(record_with([2.0, 1e-3, 2.0, 2.0]))
     assert [row["status"] for row in fit["sizes"]] == ["> f_max", "inside range", "> f_max", "> f_max"]
     rings = [[line for line in ax.lines if line.get_markersize() == 8] for ax in figure.axes]
-    assert [len(found) for found in rings] == [1, 0, 0]
+    assert [len(found) for found in rings] == [1, 0]
     assert legend_lines(figure.axes[0])[0].startswith("512 (256): > 1$")
     assert legend_lines(figure.axes[1]) == ["512: not known", "1,024: ≤ 0.10"]
 
 
-def test_a_record_without_the_null_and_without_an_exponent_is_drawn_and_says_so():
-    figure, _ = drawn(record_with([2.0], trained=(True,), sizes=(512,)))
-    left, middle, right = figure.axes
-    assert "not scored" in [text.get_text() for text in middle.texts]
-    assert "no exponent" in right.get_legend().get_title().get_text()
-    assert len(left.containers) == 1
+def test_the_controls_are_drawn_in_every_figure_of_concepts():
+    record = record_with([2e-3, 1e-3, 5e-3, 4e-3])
+    for name in CONCEPT_FIGURES:
+        with_control, _ = drawn(record, name)
+        alone, _ = drawn({**record, "dictionaries": record["dictionaries"][:2], "scores": record["scores"][:2]}, name)
+        assert drawn_marks(with_control) > drawn_marks(alone), name
+
+
+def test_one_size_without_control_is_drawn_by_every_figure_and_says_so():
+    for name in CONCEPT_FIGURES:
+        figure, fit = drawn(record_with([1e-3], trained=(True,), sizes=(512,)), name)
+        assert figure.axes
+    assert fit["warnings"] == ["presence_one_size", "presence_no_control"]
+    words = [text.get_text() for name in ("concept_presence", "concept_collapse") for ax in
+             drawn(record_with([2.0], trained=(True,), sizes=(512,)), name)[0].axes for text in ax.texts]  # fmt: skip
+    assert words == ["not scored", "not scored"]
+    figure, _ = drawn(record_with([2.0], trained=(True,), sizes=(512,)), "concept_collapse")
+    assert "no exponent: 1 distinct n_alive" in figure.axes[0].get_legend().get_title().get_text()
+
+
+def test_the_law_of_the_50_percent_frequency_is_drawn_beside_1_over_n_alive():
+    figure, fit = drawn(record_with([2e-3, 1e-3, 5e-3, 4e-3]), "concept_f50")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    n, inverse = lines["1 / n_alive"].get_data()
+    assert (n * inverse).tolist() == pytest.approx([1.0, 1.0])
+    (law,) = (line for label, line in lines.items() if label.startswith("trained: "))
+    n, f50 = law.get_data()
+    assert -np.log(f50[-1] / f50[0]) / np.log(n[-1] / n[0]) == pytest.approx(fit["joint"]["trained"]["q"])
 
 
 def test_two_seeds_of_a_size_are_one_curve_with_averaged_points():

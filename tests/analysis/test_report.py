@@ -1,3 +1,6 @@
+import base64
+import hashlib
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -6,10 +9,11 @@ import pytest
 
 from analysis import figures
 from analysis.report import write_report
+from analysis.report_made import environments
 from analysis.sweep_fit import fit_sweep
 
 NASTY = "<script>alert('x')</script> & \"quotes\""
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Balanced(HTMLParser):
@@ -50,10 +54,83 @@ def plain(page_of):
     return page_of()
 
 
-def test_the_page_is_well_formed_and_needs_no_script(plain):
+def blocks(text):
+    """The page's data by the id of its block, as the browser's JSON.parse reads it."""
+    found = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', text, re.DOTALL)
+    return {name: json.loads(content) for name, content in found}
+
+
+def markup(text):
+    """The page without its style and scripts."""
+    return re.sub(r"<(script|style)[ >].*?</\1>", "", text, flags=re.DOTALL)
+
+
+def test_the_page_is_well_formed(plain):
     parser = Balanced()
     parser.feed(plain[1])
-    assert parser.open == [] and "script" not in {tag for tag, _ in parser.seen}
+    assert parser.open == []
+
+
+def test_only_scripts_of_the_policy_run(plain):
+    scripts = re.findall(r"<script>(.*?)</script>", plain[1], re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', plain[1])
+    assert len(scripts) == 3 and re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert policy.startswith("default-src 'none'") and "unsafe-inline" not in policy.split("style-src")[0]
+
+
+def test_every_run_and_only_what_varies_is_in_the_table(plain, make_table, sweep_of):
+    table = blocks(plain[1])["data-runs"]
+    keys = [column["key"] for column in table["columns"]]
+    assert len(table["rows"]) == len(make_table(sweep_of(run_sd=0.01)))
+    assert {"run_id", "state", "n_latents", "n_tokens", "objective"} <= set(keys) and not {"kind", "k", "l0", "d_in"} & set(keys)
+    assert "kind topk" in plain[1]
+
+
+def test_a_missing_number_is_null_in_the_table(page_of):
+    def spoil(df):
+        df.loc[0, ["state", "reason", "objective"]] = ["failed", "out of memory", math.nan]
+
+    table = blocks(page_of(spoil=spoil)[1])["data-runs"]
+    row = dict(zip([column["key"] for column in table["columns"]], table["rows"][0], strict=True))
+    assert (row["state"], row["reason"], row["objective"]) == ("failed", "out of memory", None)
+
+
+def test_a_plot_knows_its_runs_by_their_row(make_plan, make_table, tmp_path):
+    df = make_table()
+    fits = fit_sweep(df, draws=100)
+    made = [figures.write("loss_vs_compute", tmp_path / "report" / "figures", df, fits)]
+    text = write_report(tmp_path, make_plan()[0], df, fits, made).read_text()
+    data = blocks(text)
+    series = [s for s in data["data-plots"][0]["panels"][0]["series"] if "runs" in s]
+    losses = [column["key"] for column in data["data-runs"]["columns"]].index("objective")
+    for one in series:
+        for y, (row,) in zip(one["y"], one["runs"], strict=True):
+            assert math.isclose(data["data-runs"]["rows"][row][losses], y, rel_tol=1e-5)
+    assert f"the {len(df)} runs behind it" in text
+
+
+def test_what_it_was_made_from_lies_in_its_folder(make_plan, make_table, tmp_path):
+    df = make_table()
+    (tmp_path / "table.csv").write_text("what was collected")
+    path = write_report(tmp_path, make_plan()[0], df, fit_sweep(df, draws=100), [])
+    assert (path.parent / "data" / "table.csv").read_text() == "what was collected"
+
+
+def test_machines_and_versions_are_read_from_the_records(tmp_path):
+    for name, torch in (("a", "2.13"), ("b", "2.13"), ("c", "2.12")):
+        (tmp_path / "by-id" / name).mkdir(parents=True)
+        (tmp_path / "by-id" / name / "result.json").write_text(json.dumps({"environment": {"torch": torch, "machine": "x86_64"}}))
+    (tmp_path / "by-id" / "c" / "result.json").write_text("{")
+    assert environments(tmp_path, ["a", "b", "c", "absent"]) == [["torch 2.13, machine x86_64", 2]]
+
+
+def test_failures_are_grouped_by_their_reason(page_of):
+    def spoil(df):
+        df.loc[[0, 1, 2], "state"], df.loc[[0, 1, 2], "reason"] = "failed", "out of memory"
+
+    text = markup(page_of(spoil=spoil)[1])
+    assert text.count("out of memory") == 1 and ">3</td>" in text.split("out of memory")[1][:60]
 
 
 def test_the_question_stands_first(plain):
@@ -71,7 +148,11 @@ def test_every_linked_figure_exists(make_plan, make_table, tmp_path):
 
 
 def test_nothing_is_fetched_from_elsewhere(plain):
-    assert "http://" not in plain[1] and "https://" not in plain[1]
+    parser = Balanced()
+    parser.feed(plain[1])
+    links = [attrs[name] for _, attrs in parser.seen for name in ("src", "href") if name in attrs]
+    assert links and not [link for link in links if "//" in link]
+    assert "url(" not in plain[1].split("</style>")[0]
 
 
 def test_the_exponents_stand_in_the_page_with_their_intervals(plain):
@@ -94,8 +175,11 @@ def test_everything_user_given_is_escaped(page_of):
 
     excluded = [{"grid": NASTY, "cell": {NASTY: NASTY}, "reason": NASTY}]
     _, text, _ = page_of(question=NASTY, spoil=spoil, excluded=excluded)
-    assert "<script" not in text and text.count("&lt;script&gt;") >= 7
+    shown = markup(text)
+    assert "<script" not in shown and shown.count("&lt;script&gt;") >= 7
     Balanced().feed(text)
+    row = blocks(text)["data-runs"]["rows"][0]
+    assert row.count(NASTY) == 2 and text.count("</script>") == 5
 
 
 def test_runs_without_a_result_and_excluded_cells_are_listed_with_reasons(page_of):
@@ -114,7 +198,7 @@ def test_a_warning_is_explained_in_words(page_of, sweep_of):
 
 
 def test_a_sweep_without_results_still_has_a_page(make_plan, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     plan = make_plan()[0]
     df = build_table(plan, tmp_path)

@@ -116,7 +116,7 @@ def test_two_bracketed_budgets_give_no_exponent_and_a_warning(make_table, sweep_
 
 
 def test_a_sweep_without_results_has_budgets_and_no_numbers(make_plan, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     fits = fit_sweep(build_table(make_plan()[0], tmp_path), draws=100)
     assert "no_finished_runs" in fits["warnings"] and {b["status"] for b in fits["budgets"]} == {"no_results"}

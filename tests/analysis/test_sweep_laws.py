@@ -59,7 +59,7 @@ def test_fits_are_plain_json_without_nan(study):
 
 
 def test_a_sweep_without_results_gives_reasons_in_every_block(make_plan, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     blocks = sweep_laws(build_table(make_plan()[0], tmp_path), draws=100)
     assert all("no run of this sweep" in block["reason"].lower() for block in blocks.values())
@@ -109,7 +109,7 @@ def test_a_sweep_of_rates_without_budgets_is_fitted_drawn_and_reported(rates, ma
 
 
 def test_frequencies_are_counts_over_the_held_out_tokens(make_store, tmp_path):
-    from analysis.table import build_table
+    from analysis.tables import build_table
 
     plan = make_store(tmp_path)
     df = build_table(plan, tmp_path)

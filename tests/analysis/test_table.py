@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.table import alive_window, build_table, read_table, write_table
+from analysis.tables import alive_window, build_table, read_table, write_table
 
 
 @pytest.fixture

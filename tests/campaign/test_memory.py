@@ -3,7 +3,7 @@ import pytest
 from saescale.activations import stream
 from saescale.activations.folder import BUNDLED
 from saescale.campaign import fleets as packing
-from saescale.campaign import memory, price
+from saescale.campaign import memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import PlannedRun
 from saescale.config import ClusterConfig
@@ -64,7 +64,7 @@ def test_fleets_are_split_until_each_fits_into_a_workers_share():
     room = memory.worker_bytes([[runs[0]], [runs[1]]]) * 1.01
     packed = fleets(runs, cluster(2, memory_gb=2 * room / 1e9))
     assert [len(f) for f in packed] == [2, 2, 2, 2] and all(memory.fleet_bytes(f) <= room for f in packed)
-    memory.refuse_too_large(packed, cluster(2, memory_gb=2 * room / 1e9))
+    placement.refuse_too_large(packed, cluster(2, memory_gb=2 * room / 1e9))
     assert [len(f) for f in fleets(runs, cluster(2, 2 * room / 1e9, kind="inprocess"))] != [2, 2, 2, 2]  # one at a time: all room
 
 
@@ -72,7 +72,7 @@ def test_what_cannot_fit_is_refused_with_the_biggest_fleet_and_what_to_do():
     runs = [run(1000, n_latents=200_000), run(1000, n_latents=1000)]
     packed = fleets(runs, cluster(2, memory_gb=0.5))
     with pytest.raises(ValueError) as e:
-        memory.refuse_too_large(packed, cluster(2, memory_gb=0.5))
+        placement.refuse_too_large(packed, cluster(2, memory_gb=0.5))
     text = str(e.value)
     assert "cluster.memory_gb allows 0.5 GB" in text and "1 trunk with 2 live members up to n_latents=200000" in text
     assert "cluster.workers=1" in text and "Nothing was started" in text and "\n" not in text
@@ -81,7 +81,7 @@ def test_what_cannot_fit_is_refused_with_the_biggest_fleet_and_what_to_do():
 def test_a_large_fleet_beside_a_small_one_is_allowed_when_both_fit_together():
     runs = [run(1000, n_latents=200_000), run(1000, n_latents=1000)]
     both = sum(memory.worker_bytes([[r]]) for r in runs) * 1.01 / 1e9
-    assert memory.refuse_too_large(fleets(runs, cluster(2, both)), cluster(2, both)) is None
+    assert placement.refuse_too_large(fleets(runs, cluster(2, both)), cluster(2, both)) is None
 
 
 def test_streams_that_differ_are_not_mixed():

@@ -1,10 +1,12 @@
 import pytest
 
 from saescale.campaign import memory, placement, price
+from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import PlannedRun, make_plan
 from saescale.campaign.sweep import load
 from saescale.config import ClusterConfig
 from saescale.records.store import Store
+from saescale.slurm_site import Request, SlurmConfig
 
 
 def cluster(ranks, memory_gb=100.0, above=None):
@@ -58,6 +60,45 @@ def test_a_plan_says_what_is_sharded_what_a_step_sends_and_the_memory_of_a_rank(
     assert first.startswith("ranks: 2 per worker, up to") and first.endswith("0 trunks on one rank each")
     assert second.startswith("sharded over 2 ranks: topk n_latents=16, each rank sends")
     assert placement.summary([plan.runs], make_plan(load("tiny"), store).cluster) == []
+
+
+def slurm(memory="100G", above=None, **job):
+    site = SlurmConfig(None, None, None, (), {}, None, None, 120)
+    request = Request(job.pop("gpus", 0), None, 1, memory, "4h", None, **job)
+    return ClusterConfig("slurm", 8, 1, None, "cpu", 20, 1, 1, above, request, (), site)
+
+
+def test_a_job_of_two_nodes_of_two_gpus_has_four_ranks_each_with_half_a_nodes_memory():
+    big = trunks(400_000)
+    needs = memory.worker_bytes([big])
+    room = memory.room_of(big, slurm("16G", nodes=2, gpus=2))
+    assert (room.ranks, room.rank_bytes) == (4, 8 * 2**30)
+    fits = f"{round(2 * needs * 1.01 / 2**20)}M"
+    assert placement.place(big, slurm(fits, nodes=2, gpus=2)).homes == {"t0": 0}
+    dealt = placement.place(big, slurm(f"{round(2 * needs * 0.99 / 2**20)}M", nodes=2, gpus=2))
+    assert dealt.homes == {"t0": None} and len(dealt.rank_bytes) == 4
+    assert dealt.seconds - price.START_S == pytest.approx((price.trunk_seconds(big)) / 4)
+
+
+def test_a_fleet_that_does_not_fit_the_memory_of_a_node_is_refused_though_the_nodes_together_had_it():
+    fleet = trunks(400_000)
+    with pytest.raises(ValueError, match=r"on one node and its job asks for 4G.*Raise cluster.job.memory"):
+        placement.refuse_too_large([fleet], slurm("4G", nodes=2, gpus=1))
+    assert placement.refuse_too_large([fleet], slurm("8G", nodes=2, gpus=1)) is None
+
+
+def test_no_more_jobs_than_their_ranks_have_trunks_and_a_dealt_trunk_takes_all_ranks():
+    eight = trunks(*[1000] * 8)
+    assert sorted(map(len, fleets(eight, slurm(gpus=1)))) == [1] * 8
+    assert sorted(map(len, fleets(eight, slurm(gpus=2)))) == [2] * 4
+    assert sorted(map(len, fleets(eight, slurm(gpus=2, nodes=2)))) == [4] * 2
+    assert sorted(map(len, fleets(eight, slurm(gpus=2, above=0.0)))) == [1] * 8
+
+
+def test_more_ranks_than_a_dealt_trunk_has_latents_are_refused():
+    with pytest.raises(ValueError, match="would be dealt over 8 ranks and has sae.n_latents=4"):
+        placement.place(trunks(4), slurm(gpus=8, above=0.0))
+    assert placement.place(trunks(4), slurm(gpus=8)).homes == {"t0": 0}
 
 
 def test_ranks_in_one_process_are_refused(project):

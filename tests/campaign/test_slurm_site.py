@@ -62,6 +62,17 @@ def test_the_first_rule_that_holds_says_what_a_run_asks_for(project):
     assert (asked[16].gpus, asked[16].time) == (1, plan.cluster.job.time)
 
 
+def test_a_job_has_a_rank_for_each_gpu_of_its_nodes_and_work_of_one_process_asks_for_one():
+    four = Request(2, "h100", 4, "32G", "4h", "gpu", nodes=2)
+    assert (four.n_ranks, four.n_gpus, four.ranks_on_a_node) == (4, 4, 2)
+    assert four.label == "2 nodes with 2 x h100, 4 ranks, 4 cores a rank, 32G, 4h, gpu"
+    assert Request(0, None, 1, "1G", "4h", None, nodes=2, ranks_per_node=3).n_ranks == 6
+    one = four.of_one_process()
+    assert (one.n_ranks, one.n_gpus, one.label) == (1, 1, "1 x h100, 4 cores, 32G, 4h, gpu")
+    with pytest.raises(ValueError, match=r"cluster.job.nodes=0 is out of range"):
+        Request(0, None, 1, "1G", "4h", None, nodes=0)
+
+
 def test_what_a_job_asks_for_is_no_part_of_a_run(project):
     plain = make_plan(load("tiny"), Store(project.store))
     other = make_plan(load("tiny", ("cluster=slurm", "cluster.job.memory=64G", "cluster.job.gpus=8")), Store(project.store))
@@ -71,7 +82,8 @@ def test_what_a_job_asks_for_is_no_part_of_a_run(project):
 @pytest.mark.parametrize(("override", "said"), [
     ("cluster=nope", "Choose one of: inprocess, local, slurm"), ("cluster.job.tiem=4h", "Did you mean cluster.job.time"),
     ("cluster.rules=[{when: 'n_latents ** 2 > 1', gpus: 1}]", "the condition"), ("cluster.rules=[{gpus: 1}]", "when is missing"),
-    ("cluster.rules=3", "is not a list"), ("cluster.slurm.environment=[1]", "is not a mapping"),
+    ("cluster.rules=3", "is not a list"), ("cluster.ranks=2", "cluster.ranks is not a known setting"),
+    ("cluster.slurm.environment=[1]", "is not a mapping"),
     ("cluster.job.time=240", "wrong type"), ("cluster.job.time=3m", "leaves no time to train"),
     ("cluster.rules=[{when: 'k > 1', time: 1m}]", "leaves no time to train")])
 def test_a_cluster_that_cannot_be_is_refused(project, override, said):

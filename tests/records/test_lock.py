@@ -29,6 +29,16 @@ def test_a_free_lock_is_taken_and_given_back(path):
     assert owner(path) is None and not path.exists()
 
 
+def test_who_held_a_lock_and_when_stays_on_disk(path):
+    history = path.parent / "owners.jsonl"
+    for lock in (Lock(path, history), Lock(path, history)):
+        assert lock.acquire() is None and Lock(path, history).acquire() == lock.me
+        lock.release()
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["taken", "released"] * 2
+    assert sorted(lines, key=lambda line: line["time"]) == lines and {line["pid"] for line in lines} == {os.getpid()}
+
+
 def test_the_second_of_two_rivals_is_told_who_holds_it(path):
     first, second = Lock(path), Lock(path)
     assert first.acquire() is None

@@ -41,6 +41,22 @@ grids:
     train.n_tokens: [65_536, 131_072, 262_144]
     seed: [0, 1, 2, 3]
 """
+SLOWED = """\
+import os
+import sys
+import time
+
+if "saescale.training.train" in sys.orig_argv and os.environ.get("TEST_BLOCK_S"):
+    from saescale.training.fleet import Trunk
+
+    advance = Trunk.advance
+
+    def slowly(*arguments):
+        time.sleep(float(os.environ["TEST_BLOCK_S"]))
+        return advance(*arguments)
+
+    Trunk.advance = slowly
+"""
 
 
 @dataclass
@@ -90,6 +106,34 @@ class Lab:
                     and b"srun" not in words[0]:
                 found.append(int(path.parent.name))
         return found
+
+    def ranks(self) -> dict[tuple[str, int], int]:
+        """('worker' or 'task', rank) -> its process, of a job with a task per rank."""
+        found = {}
+        for pid in self.processes():
+            try:
+                words = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            said = dict(w.split(b"=", 1) for w in words if b"=" in w)
+            kind = ("worker", b"RANK") if b"SAESCALE_PARENT" in said else ("task", b"SLURM_PROCID")
+            found[kind[0], int(said.get(kind[1], b"0"))] = pid
+        return found
+
+
+def slowed(folder: Path, block_s: float) -> dict[str, str]:
+    """Environment in which every block of training takes `block_s` longer: a fault finds something to hit on any machine."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SLOWED)
+    return {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"), "TEST_BLOCK_S": str(block_s)}
+
+
+def shim(folder: Path, name: str, script: str) -> dict[str, str]:
+    """Environment in which a command of the scheduler is a script of the test."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def queued(state: str = "all") -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import signal
@@ -106,7 +107,7 @@ def search_path() -> str:
 class OneHost:
     """`up` starts the cluster and puts it into this process's environment; `down` ends it and takes it out again."""
 
-    def __init__(self, max_array: int = 5, send_user_signal: bool = True) -> None:
+    def __init__(self, max_array: int = 5) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ss-"))  # short: paths of sockets have 108 characters at most
         ports = free_ports(NODES + 2)
         self.conf = self.folder / "etc" / "slurm.conf"
@@ -114,7 +115,8 @@ class OneHost:
         self.values = {"host": socket.gethostname().split(".")[0], "folder": self.folder, "munge": self.munge, "nodes": NODES,
                        "ctld": ports, "dbd": ports + 1, "first": ports + 2, "last": ports + 1 + NODES, "cpus": CPUS,
                        "memory": MEMORY_MB, "gpus": GPUS, "max_array": max_array,
-                       "ctld_parameters": "preempt_send_user_signal" if send_user_signal else "idle_on_node_suspend"}
+                       "ctld_parameters": parameters_of_controller(warns=True)}
+        self.number = itertools.count()
         self.daemons: list[tuple[str, subprocess.Popen]] = []
         self.before = {k: os.environ.get(k) for k in ("SLURM_CONF", "PATH")}
 
@@ -136,6 +138,18 @@ class OneHost:
             self.start_node(f"n{i}")
         wait_for("the nodes", lambda: said("sinfo", "-hN", "-o", "%t", "-p", "main").split() == ["idle"] * NODES)
         return self
+
+    def warn_before_preemption(self, warns: bool) -> None:
+        """Whether a job that is preempted is sent its USR2 first: the controller is started again with the other setting."""
+        self.values["ctld_parameters"] = parameters_of_controller(warns)
+        self.conf.write_text(CONF.format(**self.values))
+        name, process = next((n, p) for n, p in self.daemons if n.startswith("slurmctld"))
+        process.terminate()
+        process.wait(timeout=30)
+        self.daemons.remove((name, process))
+        self.start("slurmctld", "-D", "-f", str(self.conf))
+        wait_for("slurmctld", lambda: answers("scontrol", "ping"))
+        wait_for("the nodes", lambda: said("sinfo", "-hN", "-o", "%t", "-p", "main").split() == ["idle"] * NODES)
 
     def write(self) -> None:
         self.conf.write_text(CONF.format(**self.values))
@@ -166,7 +180,7 @@ class OneHost:
         said("sacctmgr", "-i", "add", "cluster", "onehost")
 
     def start(self, program: str, *arguments: str, **environment: str) -> subprocess.Popen:
-        name = f"{program}-{len(self.daemons)}"
+        name = f"{program}-{next(self.number)}"
         with (self.folder / "log" / f"{name}.out").open("wb") as out:
             process = subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                        env={**os.environ, **environment}, preexec_fn=die_with_parent)
@@ -194,6 +208,10 @@ class OneHost:
             os.environ.pop(name, None)
             os.environ |= {name: value} if value is not None else {}
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def parameters_of_controller(warns: bool) -> str:
+    return "preempt_send_user_signal" if warns else "idle_on_node_suspend"
 
 
 def die_with_parent() -> None:

@@ -4,23 +4,24 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 
 import one_host
 import pytest
-from lab import REPOSITORY, SIXTY, Lab, left_by, queued
+from lab import REPOSITORY, SIXTY, Lab, left_by, queued, shim, slowed
 
 pytestmark = pytest.mark.slurm
-FEW = SIXTY.replace("[16, 24, 32, 48, 64]", "[32]").replace("[65_536, 131_072, 262_144]", "[786_432]").replace(
-    "activations.n_tokens: 262_144", "activations.n_tokens: 786_432").replace("[0, 1, 2, 3]", "[0, 1, 2]")
+FEW = SIXTY.replace("[16, 24, 32, 48, 64]", "[32]").replace("[65_536, 131_072, 262_144]", "[262_144]").replace(
+    "[0, 1, 2, 3]", "[0, 1, 2]")
+WORK = 262_144 * (1500 + 32)  # of one run, as training counts it
 
 
 @pytest.fixture
-def few(lab):
-    """Three runs of some ten seconds, a job each, one array."""
+def few(lab, tmp_path):
+    """Three runs of ten seconds at least, on however fast a machine, a job each, one array."""
     (lab.root / "sweeps" / "few.yaml").write_text(FEW)
+    lab.environment |= slowed(tmp_path / "slow", 0.6)
     return lab
 
 
@@ -83,6 +84,27 @@ def test_an_unwarned_stop_saves_and_leaves_it_to_the_scheduler_whether_the_job_c
     assert first in queued("RUNNING")  # it waits: an end of its own would read as a failure
     one_host.said("scontrol", "requeue", first)
     few.settle()
+    assert left_by(few.store) == few_undisturbed
+
+
+def test_a_preemption_without_a_warning_saves_all_work_and_the_job_comes_back_by_itself(few, few_undisturbed, cluster):
+    cluster.warn_before_preemption(False)
+    try:
+        few.run("launch", "few")
+        started = jobs(few)
+        one_host.wait_for("training", lambda: all(trains(few, job) for job in started.values()))
+        one_host.said("sbatch", "-p", "main", "-N", str(one_host.NODES), "--exclusive", "-t", "1", "-o", "/dev/null", "--wrap",
+                      "sleep 3")
+        one_host.wait_for("their ends", lambda: all(exits(job) for job in started.values()))
+        assert [(exits(job)[0]["exit_code"], exits(job)[0]["asked"]) for job in started.values()] == [(4, "stop")] * 3
+        few.settle()
+    finally:
+        cluster.warn_before_preemption(True)
+    tried = one_host.said("sacct", "-nXPD", "-j", ",".join(started), "-o", "State").split()
+    assert tried.count("PREEMPTED") == 3 and tried.count("COMPLETED") == 3
+    for job in started.values():
+        before, after = exits(job)
+        assert before["done"] > 0 and before["done"] + after["done"] == WORK  # nothing was done twice
     assert left_by(few.store) == few_undisturbed
 
 
@@ -159,11 +181,8 @@ def test_editing_the_tree_does_not_change_what_was_submitted_from_a_path_with_sp
 
 
 def test_a_launcher_killed_after_sbatch_accepted_is_found_by_its_name(few, tmp_path):
-    shim = tmp_path / "shim"
-    shim.mkdir()
-    (shim / "sbatch").write_text(f"#!/bin/sh\n{shutil.which('sbatch')} \"$@\"\nkill -9 $PPID\n")
-    (shim / "sbatch").chmod(0o755 | stat.S_IEXEC)
-    process = few.start("launch", "few", PATH=f"{shim}:{os.environ['PATH']}")
+    killing = shim(tmp_path / "shim", "sbatch", f"{shutil.which('sbatch')} \"$@\"\nkill -9 $PPID")
+    process = few.start("launch", "few", **killing)
     assert process.wait() == -signal.SIGKILL
     assert len(queued()) == 3
     code, said = few.run("launch", "few")

@@ -1,0 +1,97 @@
+"""Latents in the terminal: a card, what steering did, how dictionaries split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from saescale.screen import console, number
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+SHOWN_TOP = 6
+LINE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}  # a context is one line of the terminal
+
+
+def show_card(card: Mapping[str, Any], path: str) -> None:
+    console.print()
+    console.print(f"[bold]latent {card['latent']}[/] of {escape(card['run_id'])}", soft_wrap=True)
+    concept, text = card["concept"], card["text"]
+    if concept:
+        score = "not scored" if concept["score"] is None else f"score {concept['score']:.2f}"
+        console.print(f"best latent for [bold]{escape(concept['concept'])}[/] ({escape(concept['category'])}): {score}, "
+                      f"frequency {concept['frequency']:.2g}")
+    console.print(f"{card['state']}: fires on {card['n_fired']:,} of {text['n_tokens']:,} {text['split']} tokens "
+                  f"({card['firing_rate']:.2g}), at most {card['max']:.3g}; decoder norm {card['decoder_norm']:.3g}")
+    if card["state"] == "silent":
+        console.print("[yellow]It never fired on this text: dead, or rarer than the text is long. "
+                      "--text train --tokens N looks further.[/]", soft_wrap=True)
+    else:
+        console.print(f"activations 0 to {card['max']:.3g}, counts on a log scale: [cyan]{bars(card['histogram'])}[/]")
+        console.print("[dim]where it fires most[/]")
+        for place in card["top"][:SHOWN_TOP]:
+            console.print(context_line(place, card["max"]), soft_wrap=False, no_wrap=True, overflow="crop")
+        _buckets(card)
+    _logits(card["logits"])
+    _neighbours(card["neighbours"])
+    console.print(f"[dim]{escape(path)}[/]", soft_wrap=True)
+
+
+def _buckets(card: Mapping[str, Any]) -> None:
+    console.print("[dim]samples by strength[/]")
+    for bucket in reversed(card["buckets"]):
+        label = f"{bucket['low']:>6.2f} to {bucket['high']:.2f} [dim]({number(bucket['n'])})[/]"
+        console.print(label)
+        for place in bucket["examples"][:1]:
+            console.print(context_line(place, card["max"]), soft_wrap=False, no_wrap=True, overflow="crop")
+
+
+def _logits(logits: Mapping[str, Any] | None) -> None:
+    if logits is None:
+        console.print("[dim]no logit effects: this hook does not write into the residual stream[/]")
+        return
+    for side, label in (("top", "raises"), ("bottom", "lowers")):
+        tokens = "  ".join(f"{visible(token)!r} {effect:+.2f}" for token, effect in logits[side][:8])
+        console.print(f"[dim]{label}[/] {escape(tokens)}", soft_wrap=True)
+
+
+def _neighbours(neighbours: Sequence[Mapping[str, Any]]) -> None:
+    if not neighbours:
+        console.print("[dim]no other finished dictionary of the sweep to look for it in[/]")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("n_latents", "seed", f"cosine ≥ {neighbours[0]['same_direction_from']:g}", "nearest latents (cosine)"):
+        table.add_column(name, justify="left" if "nearest" in name else "right")
+    for other in neighbours:
+        nearest = ", ".join(f"{latent} ({cosine:.2f})" for latent, cosine in other["nearest"][:4])
+        table.add_row(f"{other['n_latents']:,}", str(other["seed"]), str(other["n_same_direction"]), nearest)
+    console.print(table)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """A histogram in one line, heights by the logarithm of 1 + count."""
+    from math import log1p
+
+    top = log1p(max(counts, default=0)) or 1.0
+    return "".join(BLOCKS[0 if not c else max(1, round(log1p(c) / top * (len(BLOCKS) - 1)))] for c in counts)
+
+
+def visible(token: str) -> str:
+    return "".join(LINE.get(c, c) for c in token)
+
+
+def context_line(place: Mapping[str, Any], highest: float) -> Text:
+    """One context, tokens shaded by activation, the peak underlined and in one column for all contexts."""
+    tokens, column = [visible(t) for t in place["tokens"]], console.width * 3 // 5
+    first = place["peak"]
+    while first > 0 and sum(map(len, tokens[first - 1:place["peak"]])) <= column:
+        first -= 1
+    line = Text(" " * (column - sum(map(len, tokens[first:place["peak"]]))))
+    for i in range(first, len(tokens)):
+        share = min(place["acts"][i] / highest, 1.0) if highest else 0.0
+        style = "" if share <= 0 else f"black on rgb(255,{int(235 - 125 * share)},{int(190 - 150 * share)})"
+        line.append(tokens[i], style=f"{style} bold underline".strip() if i == place["peak"] else style)
+    return line
