@@ -4,7 +4,7 @@ from html import escape
 
 from analysis.codes import WARNINGS
 from analysis.markup import table
-from analysis.report_presence import presence
+from analysis.report_presence import oracle, presence
 
 METHODS = {"parametric": "fitted surface", "isoflop": "iso-FLOP valleys", "frontier": "frontier of the best runs"}
 
@@ -18,6 +18,7 @@ def sections(fits: dict) -> list[str]:
         "convergence": ("At convergence", _convergence),
         "firing": ("Dead latents", _firing),
         "presence": ("Concepts: how rare one may be and have a latent", presence),
+        "oracle": ("Synthetic features against their truth", oracle),
     }
     out = []
     for name, (title, make) in makers.items():

@@ -18,7 +18,7 @@ def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS,
     """Show every run of a sweep before spending anything: tokens, FLOPs, time, disk, exclusions."""
     from saescale import screen, screen_cluster
     from saescale.campaign import explain as closely
-    from saescale.campaign import harvest, status
+    from saescale.campaign import status
     from saescale.campaign.plan import save
     from saescale.records.store import read_json
 
@@ -34,10 +34,9 @@ def plan(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS,
         differs = closely.diff(before, planned)
         print_json(differs) if json else screen_cluster.show_diff(differs)
     elif json:
-        print_json(screen.plan_json(planned, found))
+        print_json(screen.plan_json(planned, found, at))
     else:
-        todo = [r for r in planned.runs if found[r.run_id].state != "done"]
-        screen.show_plan(planned, found, again(sweep, overrides, store), harvest.lines(planned, todo, at))
+        screen.show_plan(planned, found, again(sweep, overrides, store), at)
 
 
 def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,

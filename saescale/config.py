@@ -1,7 +1,6 @@
 """What a person may say, frozen and strict. One dataclass per Hydra group in `conf/`.
 
-An unknown key, a wrong type or a value out of range raises ValueError with one sentence: what was given, what is
-allowed, what to do.
+An unknown key, a wrong type or a value out of range raises ValueError, one sentence: what was given, is allowed, to do.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from saescale import kinds, reading
 from saescale.reading import DataConfig, LMConfig, check_hook
 from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
+from saescale.tracking import TRACKS, TrackConfig
 
 KINDS = tuple(kinds.KINDS)
 TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
@@ -84,9 +84,9 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
-    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one. `job`,
-    `rules` and `slurm` are what only kind=slurm reads: the request of a job, other requests by rule, and the site."""
+    """`memory_gb`: of all workers together (null: what is free). `ranks`: processes of a worker; a trunk larger than
+    `shard_above_gb` (null: than one rank may be) has its latents dealt over them; one silent for `rank_timeout_s` is given up.
+    `job`, `rules`, `slurm`: for kind=slurm alone, the request of a job, others by rule, the site."""
 
     kind: str
     workers: int
@@ -100,11 +100,7 @@ class ClusterConfig:
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
-
-
-@dataclass(frozen=True)
-class TrackConfig:
-    kind: str
+    rank_timeout_s: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
                **reading.choices(c.lm, c.data), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
-               "track.kind": (c.track.kind, ("off",))}
+               "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
@@ -153,8 +149,8 @@ RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what i
     (("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens", "eval.ce_tokens",
       "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux", "train.n_tokens",
       "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens"), lambda v: v >= 1, "at least 1"),
-    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb"),
-     lambda v: v > 0, "above 0"),
+    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
+      "cluster.rank_timeout_s"), lambda v: v > 0, "above 0"),
     (("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed", "cluster.checkpoint_s",
       "budget.min_steps", "budget.min_warmups"), lambda v: v >= 0, "0 or more"),
     (("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction"), lambda v: 0 <= v < 1, "in [0, 1)")))

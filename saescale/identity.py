@@ -82,18 +82,26 @@ def digest(block: Any) -> str:
 
 
 def _sha256(canonical_block: Any) -> str:
-    text = json.dumps(canonical_block, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_json(canonical_block).encode()).hexdigest()
 
 
-def _hashed(science: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
-    return _hashed_flat(canonical(flatten(science)), without)
+def _json(canonical_block: Any) -> str:
+    return json.dumps(canonical_block, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _hashed_flat(flat: Mapping[str, Any], without: frozenset[str] = frozenset()) -> str:
-    kept = {k: v for k, v in flat.items()
-            if k not in without and not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
-    return _sha256({"schema": SCHEMA, "science": kept})
+_json_of_scalar = lru_cache(16384, typed=True)(_json)
+
+
+def _hashed_parts(flat: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> its part of the hashed text, for the keys that count, in their order: values recur over thousands of runs."""
+    return {k: f"{_json_of_scalar(k)}:{_json_of_scalar(v) if type(v) in SCALARS else _json(v)}" for k, v in sorted(flat.items())
+            if not (k in NEUTRAL_DEFAULTS and NEUTRAL_DEFAULTS[k] == v)}
+
+
+def _hashed(parts: Mapping[str, str], without: frozenset[str] = frozenset()) -> str:
+    """SHA-256 of {"schema": SCHEMA, "science": the parts} as canonical JSON."""
+    text = ",".join(part for k, part in parts.items() if k not in without)
+    return hashlib.sha256(f'{{"schema":{SCHEMA},"science":{{{text}}}}}'.encode()).hexdigest()
 
 
 def without_neutral(group: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +112,7 @@ def without_neutral(group: str, block: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(science: Mapping[str, Any]) -> str:
     """The hash of the whole science block: equal exactly when two runs are the same experiment."""
-    return _hashed(science)
+    return _hashed(_hashed_parts(canonical(flatten(science))))
 
 
 def short_number(value: float) -> str:
@@ -126,15 +134,15 @@ def names(science: Mapping[str, Any]) -> tuple[str, str]:
 
 def names_of_canonical(science: Mapping[str, Any]) -> tuple[str, str]:
     """The same of a block that canonical() gave."""
-    flat = flatten(science)
+    parts = _hashed_parts(flatten(science))
     sae, train = science["sae"], science["train"]
     flops = 12 * science["lm"]["d_in"] * sae["n_latents"] * train["n_tokens"]
     target = sae.get("target_l0")
     penalty = f"t{short_number(target)}" if target else f"l{short_number(sae.get('sparsity_coeff') or 0)}"
     sparsity = f"k{sae['k']}" if sae.get("k") else penalty
     head = f"{hook_label(science['lm']['hook_name'])}-{sae['kind']}-n{sae['n_latents']}"
-    return (f"{head}-{sparsity}-C{short_number(flops)}-s{train['seed']}-{_hashed_flat(flat)[:10]}",
-            f"{head}-s{train['seed']}-{_hashed_flat(flat, HORIZON_KEYS)[:10]}")
+    return (f"{head}-{sparsity}-C{short_number(flops)}-s{train['seed']}-{_hashed(parts)[:10]}",
+            f"{head}-s{train['seed']}-{_hashed(parts, HORIZON_KEYS)[:10]}")
 
 
 def run_id(science: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
 import copy
+import hashlib
+import json
 import math
 
 import pytest
@@ -27,6 +29,14 @@ def changed(key, value, science=SCIENCE):
 @pytest.mark.parametrize("same", [[1e15, 1.0e+15, 10**15], [1e23, 10**23], [0, 0.0, -0.0], [1e18, 10**18], [1e300, 10**300]])
 def test_numbers_that_mean_the_same_have_one_digest(same):
     assert len({identity.digest({"x": v}) for v in same}) == 1
+
+
+def test_the_hashed_text_is_the_canonical_json_of_schema_and_science():
+    odd = {"b": {"ü\"": 'a"\\\n,', "x": [1.0, {"z": True, "a": None}]},
+           "a": {"one": 1.0, "true": True, "text": "1", "small": 1e-7}}
+    flat = {"a.one": 1, "a.small": 1e-7, "a.text": "1", "a.true": True, 'b.ü"': 'a"\\\n,', "b.x": [1, {"a": None, "z": True}]}
+    text = json.dumps({"schema": identity.SCHEMA, "science": flat}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert identity.fingerprint(odd) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_numbers_that_differ_have_different_digests():

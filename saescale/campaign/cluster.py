@@ -19,10 +19,10 @@ from typing import Any
 from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
 from saescale.campaign.gather import make_ready
-from saescale.campaign.groups import Group, chunks, groups
+from saescale.campaign.groups import Group, chunks, groups, harvest_group
 from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
 from saescale.campaign.jobs import make_job
-from saescale.campaign.launch import Outcome, refuse_damaged, training_jobs
+from saescale.campaign.launch import Outcome, refuse_damaged, tracking, training_jobs
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -117,6 +117,7 @@ def launch(plan: Plan, store: Store, choice: Choice) -> Outcome:
 
     slurm.check_folder(store.root)
     store.require_writable()
+    tracking(plan)  # refuses before anything is submitted
     lock = Lock(store.root / "launch.lock")
     holder = lock.acquire()
     if holder is not None:
@@ -142,17 +143,18 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
     notes += orphans(plan, store, now)
     if not todo:
         return Outcome(0, before, handed_over=True, notes=tuple(notes))
-    training = groups(todo, plan)
     notes += make_ready(todo, store)
+    harvest, training = harvest_group(todo, plan, store), groups(todo, plan)
     refuse_full_disk(todo, store)
-    refuse_unknown_partition(g.request.partition for g in training)
-    refuse_over_budget(plan, sum(g.gpu_hours for g in training),
+    everything = [*([harvest] if harvest else []), *training]
+    refuse_unknown_partition(g.request.partition for g in everything)
+    refuse_over_budget(plan, sum(g.gpu_hours for g in everything),
                        spending(plan.sweep.folder_name, store, submissions.read(store), now), choice.max_gpu_hours)
     save(plan, store)
     launcher = Launcher(plan, store, now, known_limits(plan), snapshot.take(store), lock)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    hand_over(launcher, todo, training)
+    hand_over(launcher, harvest, training)
     if launcher.waiting:
         notes.append(f"{launcher.waiting} jobs wait for room in the queue (limit {launcher.limits.submit}): launch again later.")
     if launcher.handed:
@@ -168,19 +170,17 @@ def known_limits(plan: Plan) -> Limits:
     return Limits(site.max_array_size or asked.array, site.max_submit or asked.submit)
 
 
-def hand_over(launcher: Launcher, todo: Sequence[PlannedRun], training: Sequence[Group]) -> None:
+def hand_over(launcher: Launcher, harvest: Group | None, training: Sequence[Group]) -> None:
     """Harvests, then training that waits for them, then the report after everything."""
-    plan, store = launcher.plan, launcher.store
-    assert plan.cluster.job is not None
-    harvest_request = plan.cluster.job.of_one_process()
-    aside = dataclasses.asdict(harvest_request)
-    harvest = Group("harvest", harvest_request, jobs=harvest_jobs(todo, store, plan.cluster.workers, request=aside))
-    harvest.seconds = [0.0] * len(harvest.jobs)  # not estimated: it depends on the language model alone
-    first = launcher.hand_over(harvest) if harvest.jobs else []
-    if len(harvest.jobs) and (launcher.messages or launcher.waiting):
-        return  # no training on half a harvest
+    plan, store, first, asked = launcher.plan, launcher.store, list[str](), tracking(launcher.plan)
+    if harvest is not None:
+        harvest.jobs = harvest_jobs(harvest.harvests, store, request=dataclasses.asdict(harvest.request))
+        first = launcher.hand_over(harvest)
+        if launcher.messages or launcher.waiting:
+            return  # no training on half a harvest
     for group in training:
-        group.jobs = training_jobs(group.fleets, store, plan.cluster, request=dataclasses.asdict(group.request))
+        aside = {"request": dataclasses.asdict(group.request)} | ({"track": dataclasses.asdict(asked)} if asked else {})
+        group.jobs = training_jobs(group.fleets, store, plan.cluster, **aside)
         launcher.hand_over(group, ("afterok", first))
         if launcher.messages:
             return
@@ -255,8 +255,9 @@ def preview(plan: Plan, store: Store, choice: Choice, ask: bool = False) -> dict
     todo = choice.of(plan.runs, found)
     at_most = known_limits(plan) if plan.cluster.kind == "slurm" else Limits(None, None)
     shown = []
-    for group in groups(todo, plan) if todo else []:
-        sizes = [len(part) for part in chunks(group.fleets, at_most.array)]
+    harvest = harvest_group(todo, plan, store) if plan.cluster.kind == "slurm" else None
+    for group in [*([harvest] if harvest else []), *(groups(todo, plan) if todo else [])]:
+        sizes = [len(part) for part in chunks(range(group.n_jobs), at_most.array)]
         said: tuple[bool | None, str] = test(plan, store, group, sizes[0]) if ask else (None, "")
         shown.append({"stage": group.stage, "request": group.request.label, "jobs": group.n_jobs, "arrays": sizes,
                       "runs": sum(map(len, group.fleets)), "longest_s": group.seconds[0], "gpu_hours": group.gpu_hours,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from saescale.campaign import local
 from saescale.campaign.gather import make_ready
-from saescale.campaign.harvest import Harvest, describe, harvest_jobs, harvests, refuse_full_disk, refuse_too_large
+from saescale.campaign.harvest import Caches, describe, harvest_jobs, harvests, lacking, refuse_full_disk, refuse_too_large
 from saescale.campaign.launch import run_stage
 from saescale.campaign.plan import Plan
 from saescale.campaign.price import is_cached
@@ -19,8 +19,8 @@ from saescale.records.store import Store
 class Filled:
     """What a harvest was for, what is missing after it, and what went wrong."""
 
-    before: Sequence[Harvest]
-    after: Sequence[Harvest]
+    before: Sequence[Caches]
+    after: Sequence[Caches]
     messages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     handed_over: bool = False
@@ -44,7 +44,7 @@ def fill(plan: Plan, store: Store, progress: local.Progress, max_disk_gb: float 
                          "activations=cache.")
     store.require_writable()
     notes = make_ready(runs, store, progress)
-    before = harvests(runs, store)
+    before = lacking(runs, store)
     refuse_too_large(before, plan)
     if max_disk_gb is None:
         refuse_full_disk(runs, store)
@@ -52,22 +52,22 @@ def fill(plan: Plan, store: Store, progress: local.Progress, max_disk_gb: float 
     notes = [*notes, *(describe(h, processes) for h in before if h.shards)]
     if plan.cluster.kind == "slurm":
         return _hand_over(plan, store, before, notes, max_disk_gb)
-    messages = run_stage(plan, store, harvest_jobs(runs, store, processes, max_disk_gb), "harvest", progress)
-    return Filled(before, harvests(runs, store), tuple(messages), tuple(notes))
+    jobs = harvest_jobs(harvests(runs, store, processes), store, max_disk_gb)
+    messages = run_stage(plan, store, jobs, "harvest", progress)
+    return Filled(before, lacking(runs, store), tuple(messages), tuple(notes))
 
 
-def _hand_over(plan: Plan, store: Store, before: Sequence[Harvest], notes: Sequence[str], max_disk_gb: float | None) -> Filled:
+def _hand_over(plan: Plan, store: Store, before: Sequence[Caches], notes: Sequence[str], max_disk_gb: float | None) -> Filled:
     """One array of harvest jobs; they divide the shards, and claim each before they make it."""
     from saescale.campaign import cluster
-    from saescale.campaign.groups import Group
+    from saescale.campaign.groups import harvest_group
 
-    request = plan.cluster.job
-    assert request is not None
-    runs = [r for r in plan.runs if is_cached(r)]
+    group = harvest_group([r for r in plan.runs if is_cached(r)], plan, store)
+    if group is None:
+        return Filled(before, before, (), tuple(notes))
     with cluster.launching(plan, store) as launcher:
-        jobs = harvest_jobs(runs, store, plan.cluster.workers, max_disk_gb, request=dataclasses.asdict(request))
-        if jobs:
-            launcher.hand_over(Group("harvest", request, jobs=jobs, seconds=[0.0] * len(jobs)))
+        group.jobs = harvest_jobs(group.harvests, store, max_disk_gb, request=dataclasses.asdict(group.request))
+        launcher.hand_over(group)
     if launcher.handed:
         notes = [*notes, f"{launcher.handed} harvest jobs submitted in {len(launcher.numbers)} arrays: "
                          f"{', '.join(launcher.numbers)}."]

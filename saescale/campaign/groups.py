@@ -9,8 +9,10 @@ from typing import Any
 
 from saescale.campaign import placement
 from saescale.campaign.fleets import fleets
+from saescale.campaign.harvest import Harvest, harvests
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
+from saescale.records.store import Store
 from saescale.slurm_site import Request
 
 
@@ -23,6 +25,7 @@ class Group:
     fleets: list[list[PlannedRun]] = field(default_factory=list)
     jobs: list[Path] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    harvests: list[Harvest] = field(default_factory=list)
 
     @property
     def gpu_hours(self) -> float:
@@ -30,7 +33,16 @@ class Group:
 
     @property
     def n_jobs(self) -> int:
-        return len(self.fleets) or len(self.jobs)
+        return len(self.fleets) or len(self.harvests) or len(self.jobs)
+
+
+def harvest_group(todo: Sequence[PlannedRun], plan: Plan, store: Store) -> Group | None:
+    """The harvests that training has to wait for, None where it reads what is there; nothing is written."""
+    assert plan.cluster.job is not None
+    wanted = sorted(harvests(todo, store, plan.cluster.workers), key=lambda h: -h.seconds)
+    if not wanted:
+        return None
+    return Group("harvest", plan.cluster.job.of_one_process(), harvests=wanted, seconds=[h.seconds for h in wanted])
 
 
 def groups(todo: Sequence[PlannedRun], plan: Plan) -> list[Group]:

@@ -14,7 +14,7 @@ from saescale.campaign import local, placement
 from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets
 from saescale.campaign.gather import make_ready
-from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
+from saescale.campaign.harvest import harvest_jobs, harvests, missing, refuse_full_disk, shares_forwards
 from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, states
@@ -22,9 +22,11 @@ from saescale.config import ClusterConfig
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store, append_line
+from saescale.track.follow import Asked, following, require_wandb
 
 ORPHAN_WAIT_S = 60.0
 EVERYTHING = Choice()
+NOTHING: Mapping[str, list[list]] = {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Outcome:
 
 def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
+    asked = tracking(plan)
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
@@ -63,11 +66,26 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    processes = plan.cluster.workers * plan.cluster.ranks
-    messages = run_stage(plan, store, harvest_jobs(todo, store, processes), "harvest", progress)
+    own: dict[str, list[list]] = {}
+    messages: list[str] = []
+    if harvests_while_training(packed, plan.cluster) and not shares_forwards(todo, store):
+        own = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
+    else:
+        wanted = harvests(todo, store, plan.cluster.workers * plan.cluster.ranks)
+        messages = run_stage(plan, store, harvest_jobs(wanted, store), "harvest", progress)
     if not messages:
-        messages = run_stage(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
+        with following(store, asked, notes):
+            messages = run_stage(plan, store, training_jobs(packed, store, plan.cluster, own), "train", progress)
     return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
+
+
+def tracking(plan: Plan, **more: Any) -> Asked | None:
+    """What a mirror of this plan is asked, None when nothing is tracked. Raises ValueError when wandb is not installed."""
+    track = plan.track
+    if track.kind == "off":
+        return None
+    require_wandb()
+    return Asked(plan.sweep.folder_name, track.kind, track.project, track.entity, **more)
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
@@ -101,9 +119,25 @@ def run_stage(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progre
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig, **aside: Any) -> list[Path]:
-    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
-                             **placed(fleet, cluster)}, **aside) for fleet in packed]
+def harvests_while_training(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> bool:
+    """Whether training workers fill the cache themselves before their first step, each the shards that no other has claimed.
+
+    Their start, imports and language model included, is then paid once. It takes as many of them as would harvest.
+    """
+    return cluster.kind == "local" and cluster.ranks == 1 and len(packed) >= cluster.workers
+
+
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig,
+                  lacking: Mapping[str, list[list]] = NOTHING, **aside: Any) -> list[Path]:
+    """One job per fleet. `lacking`: the shards, by cache, that training jobs are to harvest first."""
+    jobs = []
+    for fleet in packed:
+        ranks, shards = placed(fleet, cluster), lacking.get(fleet[0].execution.get("cache_key"))
+        own = {"rank_timeout_s": cluster.rank_timeout_s} if ranks else {}
+        own |= {"shards": shards} if shards else {}
+        jobs.append(make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
+                                     **ranks}, **aside, **own))
+    return jobs
 
 
 def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:

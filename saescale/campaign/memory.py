@@ -54,11 +54,14 @@ def members_bytes(trunk: Sequence[PlannedRun]) -> float:
 
 
 def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
-    """What comes and goes with one trunk: the gradient and the latents of a step."""
+    """What comes and goes with one trunk: the gradient and the latents of a step; as a probe measured them, where one did."""
     science = trunk[0].science
+    n, peak_gb = n_params(trunk[0]), trunk[0].peak_gb
+    if peak_gb is not None:
+        return max(GRADIENT_BYTES * n, peak_gb * 1e9 - PROCESS_BYTES - MEMBER_BYTES * n)
     tokens = max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
     facts = KINDS[science["sae"]["kind"]]
-    return facts.passing_bytes * tokens * science["sae"]["n_latents"] + GRADIENT_BYTES * n_params(trunk[0])
+    return facts.passing_bytes * tokens * science["sae"]["n_latents"] + GRADIENT_BYTES * n
 
 
 @cache

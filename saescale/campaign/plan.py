@@ -28,8 +28,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` is
-    what a probe measured for its shape on its device, or null."""
+    """One run of the plan. `execution` holds what does not change its numbers: paths, threads, logging. `tokens_per_s` and
+    `peak_gb` (of a process that trains one such SAE) are what a probe measured for its shape on its device, or null."""
 
     run_id: str
     trunk_id: str
@@ -38,6 +38,7 @@ class PlannedRun:
     science: Mapping[str, Any]
     execution: Mapping[str, Any]
     tokens_per_s: float | None = None
+    peak_gb: float | None = None
 
     @property
     def steps(self) -> int:
@@ -56,6 +57,7 @@ class Plan:
     excluded: tuple[dict[str, Any], ...]
     cluster: conf.ClusterConfig
     n_train_tokens: int
+    track: conf.TrackConfig = conf.TrackConfig("off")
 
     @property
     def plan_hash(self) -> str:
@@ -168,9 +170,9 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     facts = Facts(store)
     runs: dict[str, PlannedRun] = {}
     excluded: list[dict[str, Any]] = []
-    available, cluster = 0, None
+    available, cluster, track = 0, None, conf.TrackConfig("off")
     for cell in (one for given in cells(sweep) for one in each_hook(given, facts)):
-        cluster = cell.config.cluster
+        cluster, track = cell.config.cluster, cell.config.track
         try:
             science = facts.science(cell.config)
             available = facts.train_tokens(cell.config, science)
@@ -191,7 +193,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     if cluster.ranks > 1 and cluster.kind == "slurm":
         raise ValueError(f"cluster.ranks={cluster.ranks} is for workers of this machine: a job of Slurm has a rank for each of "
                          "its GPUs, cluster.job.nodes x cluster.job.gpus, or cluster.job.ranks_per_node on each node.")
-    return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
+    return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available, track)
 
 
 def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list[dict[str, Any]]) -> None:

@@ -54,7 +54,7 @@ def measured(store: Store) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def calibrated(plan: Plan, store: Store) -> Plan:
-    """The plan with the speeds that probes measured for its shapes on its devices."""
+    """The plan with the speeds and the peak memory that probes measured for its shapes on its devices."""
     known = measured(store)
     if not known:
         return plan
@@ -62,7 +62,7 @@ def calibrated(plan: Plan, store: Store) -> Plan:
 
     def with_speed(run: PlannedRun) -> PlannedRun:
         numbers = known.get((device(plan.cluster, request(run)), shape(run.science)))
-        return dataclasses.replace(run, tokens_per_s=numbers["tokens_per_s"]) if numbers else run
+        return dataclasses.replace(run, tokens_per_s=numbers["tokens_per_s"], peak_gb=numbers["peak_gb"]) if numbers else run
 
     return dataclasses.replace(plan, runs=tuple(map(with_speed, plan.runs)))
 

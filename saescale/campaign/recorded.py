@@ -39,4 +39,4 @@ def log_files(job: Path, attempt: int | None) -> list[tuple[Path, Path]]:
         tried = [folder for folder in tried if folder.name == str(attempt)]
         if not tried:
             raise ValueError(f"{job.name} has no attempt {attempt}: there are {len(attempts(job))}, counted from 0.")
-    return [(folder, folder / name) for folder in tried for name in ("stdout", "stderr") if (folder / name).exists()]
+    return [(folder, path) for folder in tried for name in ("stdout", "stderr") for path in sorted(folder.glob(f"{name}*"))]

@@ -31,7 +31,8 @@ WRITTEN: dict[str, str] = {
     "timeout": r"DUE TO TIME LIMIT|CANCELLED AT .* DUE TO TIME",
     "preempted": r"DUE TO PREEMPTION",
     "node_failure": r"DUE TO NODE FAILURE|NODE_FAIL|Node failure",
-    "config_error": r"ModuleNotFoundError|ImportError|No such file or directory: .*python|command not found|"
+    "config_error": r"ModuleNotFoundError|ImportError|No such file or directory: .*python|command not found|PermissionError|"
+                    r"Read-only file system|the nodes must be able to write|"
                     r"^(KeyError|TypeError|AttributeError|ValueError)\b|has no tokenised corpus|are not installed here",
     "lock_lost": r"was taken over while this process was silent|is being trained by .*: left to it"}
 RANK_LOST = r"rank \d+ of \d+ (lost another rank|could not meet the others)|the first task opened no attempt"
@@ -121,8 +122,9 @@ def by_submission(case: Case) -> Found:
     begun = [start for _, start in attempts(case.job) if start.get("started", 0) >= s.time] if case.job else []
     if s.over and not begun:
         return "rejected", [f"{s.name}: {s.over}"]
-    if s.number and not begun and not case.accounted:
-        return "vanished", [f"accepted as {s.number}, not in the queue, and its job left nothing on disk"]
+    if s.number and not begun and not case.accounted and not words(case):
+        return "vanished", [f"accepted as {s.number}, not in the queue, and its job left nothing on disk: if that repeats, "
+                            "see with `saescale doctor --cluster slurm` whether the nodes can write the store"]
     return None
 
 
@@ -131,6 +133,9 @@ def by_accounting(case: Case) -> Found:
     kind = ACCOUNTED.get(said)
     row = ", ".join(f"{k}={v}" for k, v in case.accounted.items() if v and k in ("JobID", "State", "ExitCode", "Elapsed",
                                                                                "Timelimit", "NodeList"))
+    if said == "FAILED" and case.accounted.get("ExitCode") == "0:53":
+        return "config_error", [f"sacct: {row}", "Slurm could not write the job's log: the node does not see the store, or may "
+                                                 "not write there"]
     return (kind, [f"sacct: {row}"]) if kind else None
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saescale.activations import tokens
 from saescale.activations.cache import check_spec, harvest_together
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
-from saescale.activations.lm import wanted as model_of
 from saescale.activations.shards import shard_tokens
 
 if TYPE_CHECKING:
@@ -18,15 +17,14 @@ if TYPE_CHECKING:
 
 
 
-def fill(job: Job) -> bool:
-    """Fill the shards of the activation caches this job was given; False when it was asked to stop before the last."""
-    science, execution = job.content["science"], job.content["execution"]
+def fill_cache(job: Job, science: dict[str, Any], lm: LanguageModel) -> bool:
+    """Harvest the shards this job was given, beside other jobs that were given the same; False when asked to stop on the way."""
+    execution = job.content["execution"]
     hooks = job.content.get("hooks") or {science["lm"]["hook_name"]: execution["cache_key"]}
     folders = {hook: job.store.activations_dir(key) for hook, key in hooks.items()}
     for hook, folder in folders.items():
         check_spec(folder, {**science, "lm": {**science["lm"], "hook_name": hook}})
     corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
-    lm = LanguageModel(*model_of(science, execution))
     sources = {split: LiveSource(lm, getattr(corpus, split), science["data"]["activation_dtype"]) for split in tokens.SPLITS}
     wanted = [(split, shard) for split, shard in job.content["shards"]]
     job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
@@ -34,10 +32,9 @@ def fill(job: Job) -> bool:
     with closing(harvest_together(folders, sources, wanted, lambda: refuse_beyond(job.store.root, limit))) as rows:
         for written, note in rows:
             job.done += written
-            job.show(note)
+            job.show(f"harvest: {note}")
             if job.asked_to_stop():
                 return False
-    job.show(every_s=0)
     return True
 
 

@@ -18,6 +18,7 @@ from saescale.campaign.plan import make_plan
 from saescale.campaign.queue import queue
 from saescale.campaign.status import states
 from saescale.campaign.sweep import load
+from saescale.campaign.totals import totals
 from saescale.campaign.triage import causes
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_lines, write_json
@@ -250,6 +251,29 @@ def test_the_gate_on_gpu_hours_counts_what_is_queued_and_what_was_spent(store, p
     write_json(spent / "exit.json", {"exit_code": -9, "ended": 1000.0 + 3600})
     with pytest.raises(ValueError, match=r"2 are spent"):
         launch(store, max_gpu_hours=2.0)
+
+
+def test_harvests_are_in_the_preview_in_the_sums_of_the_plan_and_in_the_gate(project):
+    store = Store(project.store)
+    plan = make_plan(load("tiny", ("cluster=slurm", "cluster.job.gpus=2", "cluster.job.nodes=2", "cluster.workers=2")), store)
+    asked = cluster.preview(plan, store, Choice(), ask=True)
+    harvest, training = asked["groups"]
+    assert (harvest["stage"], harvest["request"]) == ("harvest", "1 x GPU, 1 core, 4G, 4h") and harvest["accepted"]
+    assert training["request"].startswith("2 nodes with 2 x GPU, 4 ranks") and 0 < harvest["gpu_hours"] < asked["gpu_hours"]
+    sums = totals(plan, plan.runs, store)
+    assert sums.gpu_hours == pytest.approx(asked["gpu_hours"]) and list(sums.budgets) == [4e8, 8e8]
+    assert sum(hours for _, hours in sums.budgets.values()) == pytest.approx(training["gpu_hours"])
+    with pytest.raises(ValueError, match=r"--max-gpu-hours allows"):
+        cluster.launch(plan, store, Choice(max_gpu_hours=training["gpu_hours"] * 1.001))
+    assert cluster.launch(plan, store, Choice(max_gpu_hours=asked["gpu_hours"] * 1.001)).exit_code == 4
+    intents = [line for line in read_lines(store.sweep_dir("tiny") / "submissions.jsonl") if line["event"] == "intent"]
+    assert [line["stage"] for line in intents] == ["harvest", "train", "report"]
+    assert sum(intents[0]["gpu_hours"].values()) == pytest.approx(harvest["gpu_hours"], abs=1e-3)
+    first, second = ((store.sweep_dir("tiny") / "slurm" / line["token"]).glob("*.sh") for line in intents[:2])
+    alone, together = next(first).read_text(), next(second).read_text()
+    assert "--nodes=1\n" in alone and "--kill-on-bad-exit" not in alone and "--cpus-per-task=1" in alone.splitlines()[-1]
+    for text in ("--nodes=2\n", "--ntasks-per-node=2\n", "--gpus-per-node=2\n", "--kill-on-bad-exit=1 "):
+        assert text in together
 
 
 def test_runs_that_left_the_sweep_while_queued_are_listed_and_left_alone(store, slurm, project):

@@ -52,7 +52,7 @@ def test_a_star_stands_for_every_layer(project):
     assert {r.science["lm"]["hook_name"] for r in plan.runs} == {f"blocks.{i}.hook_mlp_out" for i in range(4)}
     assert len(plan.runs) == 4
     assert len({r.execution["cache_key"] for r in plan.runs}) == 4
-    found, = harvest.harvests(plan.runs, Store(project.store))
+    found, = harvest.lacking(plan.runs, Store(project.store))
     assert set(found.hooks) == {f"blocks.{i}.hook_mlp_out" for i in range(4)}
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from saescale.activations import stream
@@ -49,6 +51,14 @@ def test_a_worker_needs_more_for_every_trunk_and_more_for_a_language_model():
     one, two = memory.worker_bytes([[run(1000)]]), memory.worker_bytes([[run(1000)], [run(1000, seed=1)]])
     assert two - one == memory.members_bytes([run(1000)])
     assert memory.lm_bytes(None, 512) == 0 < memory.lm_bytes(str(BUNDLED), 512) < memory.lm_bytes(str(BUNDLED), 4096)
+
+
+def test_the_peak_a_probe_measured_takes_the_place_of_the_estimate():
+    probed = dataclasses.replace(run(1000), peak_gb=2.0)
+    (trunk,) = price.by_trunk([probed]).values()
+    assert memory.passing_bytes(trunk) == 2e9 - memory.PROCESS_BYTES - 12 * memory.n_params(probed)
+    assert memory.worker_bytes([trunk]) > memory.worker_bytes([[run(1000)]])
+    assert memory.passing_bytes([dataclasses.replace(probed, peak_gb=0.1)]) == 4 * memory.n_params(probed)
 
 
 def test_with_room_there_is_a_fleet_per_worker_and_a_trunk_is_never_split():

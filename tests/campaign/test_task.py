@@ -92,6 +92,13 @@ def test_a_worker_killed_for_its_memory_leaves_its_exit_on_record_and_a_failed_t
     assert "was killed by signal 9" in process.stderr.read()
 
 
+def test_a_store_the_node_cannot_write_is_one_sentence(job):
+    (job / "attempts").write_text("no folder can be made here")
+    process = subprocess.run([sys.executable, "-c", TASK, str(job)], capture_output=True, text=True)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert "the nodes must be able to write the store. Try `saescale doctor --cluster slurm`." in process.stderr
+
+
 def test_two_attempts_without_progress_are_not_queued_a_third_time(job):
     write_json(job / "attempts" / "0" / "exit.json", {"exit_code": 4, "done": 0.0})
     process = start(job)

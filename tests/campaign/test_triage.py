@@ -45,6 +45,9 @@ def case(store, stderr="", code=1, asked=None, state="stopped", accounted=None, 
     ("cancelled", {"code": 4, "asked": "stop", "accounted": {"State": "CANCELLED by 0"}}),
     ("config_error", {"stderr": "Traceback (most recent call last):\nModuleNotFoundError: No module named 'torch'"}),
     ("config_error", {"stderr": "ValueError: sae.kind='x' does not exist"}),
+    ("config_error", {"slurm_said": "/s/jobs/x: Permission denied, on n1: the nodes must be able to write the store. Try it."}),
+    ("config_error", {"accounted": {"State": "FAILED", "ExitCode": "0:53", "JobID": "7_0"}}),
+    ("rank_lost", {"stderr": "rank 1 of 2 lost another rank (Connection closed by peer). What was saved is safe", "code": 3}),
     ("data_exhausted", {"stderr": "needs 3M tokens, one epoch has 2M tokens", "code": 3}),
     ("lock_lost", {"stderr": "/t/lock was taken over while this process was silent: stopping here.", "code": 3}),
     ("killed", {"code": -9}), ("killed", {"code": None}), ("stopped", {"code": 4, "asked": "stop"}),
@@ -80,6 +83,19 @@ def test_a_running_job_that_says_nothing_for_long_is_stalled(store, silent_s, ki
 def test_what_was_never_launched_is_new_and_what_is_unknown_is_not_failed():
     assert cause(Case(RunState("new"))).kind == "new"
     assert cause(Case(RunState("unknown", "squeue said: no"), None, submission(number="1"))).kind == "unknown"
+
+
+def test_the_rank_that_was_killed_is_named_and_not_those_it_took_along(store):
+    built = case(store, stderr="rank 0 of 3 lost another rank (Connection closed by peer). What was saved is safe", code=3)
+    attempt = store.job_dir("train-1") / "attempts" / "0"
+    write_json(attempt / "start.json", {"started": 200.0, "n_tasks": 3})
+    write_json(attempt / "exit.1.json", {"exit_code": -9, "ended": 301.0})
+    write_json(attempt / "exit.2.json", {"exit_code": 3, "ended": 299.0})
+    assert cause(built).kind == "killed" and cause(built).evidence[0] == "rank 1 of 3 ended by signal 9"
+    (attempt / "exit.1.json").unlink()
+    assert cause(built).kind == "killed" and "ranks without one: 1 of 3" in cause(built).evidence[0]
+    (attempt / "stderr.1").write_text("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert cause(built).kind == "oom_gpu"
 
 
 def test_only_the_last_attempt_counts(store):

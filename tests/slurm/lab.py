@@ -85,7 +85,7 @@ class Lab:
     def states(self, sweep: str, *overrides: str) -> dict[str, dict[str, str]]:
         return json.loads(self.run("status", sweep, *overrides, "--json")[1])
 
-    def settle(self, seconds: float = 240) -> None:
+    def settle(self, seconds: float = 420) -> None:
         """Wait until nothing of this user is queued or running, but for what Slurm holds and what depends on that."""
         def settled() -> bool:
             rows = [r.split("|") for r in one_host.said("squeue", "-hr", "-o", "%T|%r").splitlines()]

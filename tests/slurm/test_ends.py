@@ -163,7 +163,7 @@ def test_a_partition_slurm_does_not_know_is_refused_with_those_it_knows(few):
 
 def test_editing_the_tree_does_not_change_what_was_submitted_from_a_path_with_spaces_and_quotes(few, tmp_path):
     tree = tmp_path / "a tree"
-    for name in ("saescale", "analysis", "conf"):
+    for name in ("saescale", "analysis", "conf", "sweeps"):
         shutil.copytree(REPOSITORY / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     lab = Lab(few.root, tmp_path / "it's a $HOME store")
     lab.environment["PYTHONPATH"] = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])

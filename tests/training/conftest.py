@@ -16,7 +16,7 @@ from saescale.campaign.launch import EVERYTHING, Outcome, launch
 from saescale.campaign.plan import Plan, make_plan
 from saescale.campaign.sweep import load
 from saescale.records.store import Store
-from saescale.training import harvest
+from saescale.training import train
 
 HARVESTED = ("corpora", "activations")
 BASE = """\
@@ -37,6 +37,8 @@ set:
 by_kind:
   topk: {sae.k: 4}
   relu_l1: {sae.sparsity_coeff: 1.0}
+  jumprelu: {sae.sparsity_coeff: 0.3, sae.bandwidth: 0.5}
+  jumprelu_tanh: {sae.sparsity_coeff: 0.3}
 grids:
   grid:
     sae.n_latents: [24]
@@ -97,7 +99,7 @@ def _one_language_model():
     with pytest.MonkeyPatch.context() as m:
         shared = cache(inputs.LanguageModel)
         m.setattr(inputs, "LanguageModel", shared)
-        m.setattr(harvest, "LanguageModel", shared)
+        m.setattr(train, "LanguageModel", shared)
         torch.set_num_threads(1)
         yield
 

@@ -9,9 +9,16 @@ import pytest
 import torch
 
 from saescale.activations.inputs import Inputs
-from saescale.campaign.launch import harvest_jobs
+from saescale.campaign import local
+from saescale.campaign.launch import harvest_jobs, harvests, missing, training_jobs
+from saescale.records import record
 
 LIVE = "activations=live"
+
+
+class Silent:
+    def stage(self, *_):
+        pass
 
 
 def test_live_activations_give_the_very_same_runs_as_harvested_ones_and_keep_nothing(bed, undisturbed):
@@ -21,6 +28,18 @@ def test_live_activations_give_the_very_same_runs_as_harvested_ones_and_keep_not
     assert live.launch(LIVE).exit_code == 0
     assert live.left_by(live.plan()) == undisturbed
     assert not list(live.store.root.glob("activations/*/*.bin")) and not list(live.store.root.glob("jobs/harvest-*"))
+
+
+def test_a_training_job_that_fills_the_cache_first_leaves_the_very_same_runs(bare, harvested, undisturbed):
+    shutil.copytree(harvested / "corpora", bare.store.root / "corpora")
+    plan = bare.plan()
+    for r in plan.runs:
+        record.claim(bare.store.run_dir(r.run_id), r.science, r.execution)
+    lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(plan.runs, bare.store)}
+    jobs = training_jobs([plan.runs], bare.store, plan.cluster, lacking)
+    assert local.run_in_process(jobs, 1, "train", Silent()) == []
+    assert bare.left_by(plan) == undisturbed
+    assert not list(bare.store.root.glob("jobs/harvest-*"))
 
 
 def test_live_activations_give_the_very_same_batches(bed):
@@ -51,7 +70,7 @@ def test_a_synthetic_sweep_needs_no_language_model_and_records_what_was_recovere
         raise AssertionError("a language model was loaded")
 
     monkeypatch.setattr("saescale.activations.inputs.LanguageModel", none)
-    monkeypatch.setattr("saescale.training.harvest.LanguageModel", none)
+    monkeypatch.setattr("saescale.training.train.LanguageModel", none)
     bare.project.sweep("grid", SYNTHETIC)
     assert bare.launch().exit_code == 0
     for run in bare.plan().runs:
@@ -101,7 +120,7 @@ sys.exit(run_job(Path(sys.argv[1])))
 
 def test_two_processes_that_harvest_the_same_shards_at_once_make_each_once_and_both_end_whole(bare, harvested):
     runs = bare.plan("cluster.workers=1").runs
-    job, = harvest_jobs(runs, bare.store, 1)
+    job, = harvest_jobs(harvests(runs, bare.store, 1), bare.store)
     rivals = [subprocess.Popen([sys.executable, "-c", HARVEST, str(job)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for rival in rivals:
