@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_exchange, cli_latents, cli_laws, cli_study, cli_track, cli_triage
+from saescale import cli_cluster, cli_exchange, cli_harvest, cli_latents, cli_laws, cli_study, cli_track, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -18,7 +18,7 @@ app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
-for verbs in (cli_cluster, cli_triage, cli_latents, cli_exchange, cli_track, cli_study):
+for verbs in (cli_cluster, cli_harvest, cli_triage, cli_latents, cli_exchange, cli_track, cli_study):
     verbs.register(app)
 
 
