@@ -98,7 +98,7 @@ def report(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
 @app.command()
 def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """The whole way on the bundled model: plan, launch, concepts, collect, fit, figures, report."""
-    from saescale import looking, screen
+    from saescale import across, looking, screen
     from saescale.campaign import concepts
     from saescale.campaign.launch import launch as start
     from saescale.campaign.status import states
@@ -111,6 +111,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
         if outcome.exit_code == 0 and planned.sweep.concepts:
             concepts.score(planned, at, bars)
             looking.show_best(at, planned.sweep.folder_name, bars)
+            across.show_splitting(planned, at, bars)
     if outcome.exit_code:
         screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)

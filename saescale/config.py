@@ -165,11 +165,9 @@ def _check_ranges(c: Config) -> None:
         if seed >= 2**63:
             raise ValueError(f"{key}={seed} is out of range: it must be below 2**63.")
     if c.cluster.shard_above_gb is not None and c.cluster.shard_above_gb < 0:
-        raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 (deal all trunks over "
-                         "the ranks) or more, or null.")
+        raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 or more, or null.")
     if c.cluster.ranks > c.sae.n_latents:
-        raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents={c.sae.n_latents}: a rank holds at least one "
-                         f"latent. Choose cluster.ranks <= {c.sae.n_latents}.")
+        raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents. Choose cluster.ranks <= {c.sae.n_latents}.")
     if c.data.n_ctx < 2:
         raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
 

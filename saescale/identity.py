@@ -19,6 +19,7 @@ SCHEMA = 1
 NEUTRAL_DEFAULTS: dict[str, Any] = {
     "sae.target_l0": None, "sae.bandwidth": None, "lm.attention": "eager",
     "data.packing": "cut", "data.prepend_bos": True, "data.exclude_special_tokens": False,
+    "data.oversample": [], "data.oversample_factor": 1,
 }
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.

@@ -30,7 +30,8 @@ class LMConfig:
 class DataConfig:
     """`path` is where the documents are now; the science block knows them by their hash. `text_field`, `document_separator`,
     `subset`, `split` and `revision` say how to read them (activations/corpora.py); `packing`, `prepend_bos` and
-    `exclude_special_tokens` what is made of them (activations/tokenise.py)."""
+    `exclude_special_tokens` what is made of them (activations/tokenise.py).
+    Documents with a name of `oversample` come `oversample_factor` times in the stream."""
 
     corpus: str
     path: str | None
@@ -47,6 +48,8 @@ class DataConfig:
     packing: str = "cut"
     prepend_bos: bool = True
     exclude_special_tokens: bool = False
+    oversample: tuple[str, ...] = ()
+    oversample_factor: int = 1
 
 
 def choices(lm: LMConfig, data: DataConfig) -> dict[str, tuple[str, tuple[str, ...]]]:

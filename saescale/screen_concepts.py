@@ -16,10 +16,11 @@ SHOWN_WARNINGS = 12
 def show(record: ConceptRecord) -> None:
     definition, corpus = record.about["definition"], record.about["corpus"]
     console.print(f"{len(record.concepts)} concepts in {corpus['n_tokens']:,} tokens of {escape(corpus['name'])}; present: F1 of "
-                  f"recall and precision at 1 to {1 / definition['prevalence'] - 1:.0f}, on the other half of the documents",
-                  soft_wrap=True)
+                  f"recall and precision at 1 to {1 / definition['prevalence'] - 1:.0f} (and at the text's prevalence), on the "
+                  "other half of the documents", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("dictionary", "n_latents", "alive", "seeds", "scored", *(f"F1 >= {t:g}" for t in definition["taus"]), "prompt"):
+    at_least = [f"F1 >= {t:g}" for t in definition["taus"]]
+    for name in ("dictionary", "n_latents", "alive", "seeds", "scored", *at_least, "at the text's", "prompt"):
         table.add_column(name, justify="left" if name == "dictionary" else "right")
     for row in rows(record):
         table.add_row(*row)
@@ -38,8 +39,9 @@ def rows(record: ConceptRecord) -> list[tuple[str, ...]]:
         scored = part[part["score"].notna()]
         shares = [_percent((scored["score"] >= tau).mean()) for tau in record.about["definition"]["taus"]]
         n_seeds = part[["run_id", "seed"]].drop_duplicates().shape[0]
+        natural = _percent((scored["f1_natural"] >= record.about["definition"]["taus"][0]).mean())
         found.append((kind, str(n_latents), f"{part['n_alive'].mean():.0f}", str(n_seeds), str(len(scored) // n_seeds), *shares,
-                      _percent(scored["prompt_hit"].astype("Float64").mean())))
+                      natural, _percent(scored["prompt_hit"].astype("Float64").mean())))
     return sorted(found, key=lambda r: (DICTIONARIES.index(r[0]), int(r[1])))
 
 

@@ -132,7 +132,7 @@ def test_the_two_lists_above_name_every_setting():
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
                  "track.kind", "track.project", "track.entity", "train.sparsity_warmup_tokens",
-                 "sae.target_l0", "sae.bandwidth", "sae.warmup",
+                 "sae.target_l0", "sae.bandwidth", "sae.warmup", "data.oversample", "data.oversample_factor",
                  "cluster.rules", "cluster.job", "cluster.slurm"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
@@ -189,7 +189,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
 
 
 def test_more_ranks_than_latents_are_refused():
-    assert refused({"cluster.ranks": 1025}).startswith("cluster.ranks=1025 exceeds sae.n_latents=1024: a rank holds at least one")
+    assert refused({"cluster.ranks": 1025}).startswith("cluster.ranks=1025 exceeds sae.n_latents. Choose cluster.ranks <= 1024")
 
 
 def test_microbatches_are_no_setting_since_some_kinds_select_over_the_batch():

@@ -16,13 +16,14 @@ from saescale.records.store import Damaged, read_json
 from saescale.sources import is_synthetic
 
 SHARD_BATCHES = 16
+OF_THE_STREAM = frozenset({"data_seed", "oversample", "oversample_factor"})  # what is read how often, and in which order
 
 
 def cache_spec(science: Mapping[str, Any]) -> dict[str, Any]:
     """What the harvested numbers depend on: the key's content."""
     drawn = {"activations": science["activations"]} if is_synthetic(science) else {}
     parts = {group: without_neutral(group, science[group]) for group in ("lm", "data")}
-    return {"lm": parts["lm"], "data": {k: v for k, v in parts["data"].items() if k != "data_seed"}} | drawn
+    return {"lm": parts["lm"], "data": {k: v for k, v in parts["data"].items() if k not in OF_THE_STREAM}} | drawn
 
 
 def cache_key(science: Mapping[str, Any]) -> str:

@@ -57,11 +57,12 @@ def refuse_mixed(runs: Sequence[PlannedRun]) -> None:
                              "Score one at a time, with the setting of `activations` they differ in as an override.")
         return
     for part, keys in (("lm", ("revision", "hook_name")),
-                       ("data", ("corpus_sha256", "tokenizer_sha256", "n_ctx", "max_train_tokens", "held_out_fraction"))):
+                       ("data", ("corpus_sha256", "tokenizer_sha256", "n_ctx", "max_train_tokens", "held_out_fraction",
+                                "oversample", "oversample_factor"))):
         for key in keys:
-            values = list(dict.fromkeys(r.science[part][key] for r in runs))
+            values = list(dict.fromkeys(str(r.science[part].get(key)) for r in runs))
             if len(values) > 1:
-                raise ValueError(f"the dictionaries to score differ in {part}.{key} ({', '.join(map(str, values[:3]))}): a "
+                raise ValueError(f"the dictionaries to score differ in {part}.{key} ({', '.join(values[:3])}): a "
                                  "concept's frequency and its occurrences would not be the same for them. Score one at a time, "
                                  f"with {part}.{key.removesuffix('_sha256')} as an override.")
 

@@ -11,26 +11,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saescale.activations.occurrences import Occurrences, find_names
+from saescale.activations.words import Vocabulary, Words, find_words
 from saescale.measure.concepts import MIN_PER_HALF
 from saescale.measure.firings import Concepts
-from saescale.measure.occurrences import Occurrences, find_names
-from saescale.measure.words import Vocabulary, Words, find_words
 
 BIN_DECADES = 0.25
 
 
 @dataclass(frozen=True)
 class Text:
-    """One token stream and its words: arrays are [token]; `segment` changes where a word cannot go on."""
+    """One token stream and its words: arrays are [token]; `segment` changes where a word cannot go on. `repeats` says how often
+    each token comes in the training mix, None: once."""
 
     tokens: np.ndarray
     segment: np.ndarray
     vocabulary: Vocabulary
     words: Words
+    repeats: np.ndarray | None = None
 
     @classmethod
-    def of(cls, tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary) -> Text:
-        return cls(tokens, segment, vocabulary, find_words(tokens, segment, vocabulary))
+    def of(cls, tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary, repeats: np.ndarray | None = None) -> Text:
+        return cls(tokens, segment, vocabulary, find_words(tokens, segment, vocabulary), repeats)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens) if self.repeats is None else int(self.repeats.sum())
+
+    def count(self, last: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+        """int64 [group]: occurrences in the mix, of those that end at the tokens `last`."""
+        return np.bincount(group, None if self.repeats is None else self.repeats[last], n_groups).astype(np.int64)
 
     def find(self, names: Sequence[str]) -> Occurrences:
         return find_names(names, self.tokens, self.segment, self.vocabulary, self.words)
@@ -73,6 +83,8 @@ def ask(inventories: Sequence[Mapping[str, Any]], train: Text, scored: Text, cho
     counted = train.find(names)
     found = counted if scored is train else scored.find(names)
     number = {name: i for i, name in enumerate(names)}
+    count = train.count(counted.last, counted.name, len(names))
+    between_spaces = train.count(counted.last[counted.spaced], counted.name[counted.spaced], len(names)) / train.n_tokens
     rows, left_out, categories = [], [], {}
     flags = _Ambiguous(wanted, train.words)
     for group, (inventory, category, listed) in enumerate(wanted):
@@ -81,9 +93,9 @@ def ask(inventories: Sequence[Mapping[str, Any]], train: Text, scored: Text, cho
         for name in (n for n in listed if not reasons[n]):
             i = number[name]
             rows.append({"category": category, "concept": name, "prompt": inventory["prompt"].format(name=name),
-                         "n_name_tokens": int(counted.n_tokens[i]), "count": int(counted.count[i]),
-                         "frequency": counted.count[i] / len(train.tokens),
-                         "space_frequency": counted.space_count[i] / len(train.tokens) if inventory["spaced"] else np.nan,
+                         "n_name_tokens": int(counted.n_tokens[i]), "count": int(count[i]),
+                         "frequency": count[i] / train.n_tokens,
+                         "space_frequency": between_spaces[i] if inventory["spaced"] else np.nan,
                          "ambiguous": flags.of(inventory, name), "name": i, "group": group})
         categories[category] = {"inventory": inventory["name"], "closed": category in inventory["closed"], "n_names": len(listed),
                                 "n_counted": int(sum(counted.count[number[n]] > 0 for n in listed))}
@@ -132,7 +144,7 @@ def _every_word(inventory: Mapping[str, Any], train: Text, scored: Text, choosin
     every = inventory["every_word"]
     if every is None:
         return None
-    names = frequent_words(train.words, scored.words, choosing, limits, every["per_bin"], min_tokens)
+    names = frequent_words(train, scored.words, choosing, limits, every["per_bin"], min_tokens)
     if not names:
         raise ValueError(f"no word of {min_tokens} or more tokens occurs {limits[0]:.1e} to {limits[1]:.1e} times a token and "
                          f"{MIN_PER_HALF} times in each half of {scored.words.n_stream} tokens. Score on more tokens, or add a "
@@ -140,17 +152,18 @@ def _every_word(inventory: Mapping[str, Any], train: Text, scored: Text, choosin
     return {every["category"]: names}
 
 
-def frequent_words(train: Words, scored: Words, choosing: np.ndarray, limits: tuple[float, float], per_bin: int = 100,
+def frequent_words(text: Text, scored: Words, choosing: np.ndarray, limits: tuple[float, float], per_bin: int = 100,
                    min_tokens: int = 2) -> list[str]:
-    """Words whose occurrences per token of `train` lie within `limits`, rarest first.
+    """Words whose occurrences per token of `text` lie within `limits`, rarest first.
 
     They have two letters, `min_tokens` tokens in every spelling, and MIN_PER_HALF occurrences in each half of `scored`. At most
     `per_bin` are kept per quarter decade of frequency, by a hash of the name, so another corpus of the kind keeps most of them.
     """
-    count = np.bincount(train.name, minlength=len(train.names))
+    train = text.words
+    count = text.count(train.last, train.name, len(train.names))
     in_train = {name: i for i, name in enumerate(train.names)}
     to_train = np.array([in_train.get(name, -1) for name in scored.names], dtype=np.int64)
-    frequency = np.append(count, 0)[to_train] / max(train.n_stream, 1)  # -1, not in the training tokens, reads the 0
+    frequency = np.append(count, 0)[to_train] / max(text.n_tokens, 1)  # -1, not in the training tokens, reads the 0
     fit = (frequency >= max(limits[0], 1e-300)) & (frequency <= limits[1]) & _scorable(scored, choosing, min_tokens)
     fit[fit] &= train.fewest_tokens[to_train[fit]] >= min_tokens
     return [scored.names[i] for i in _spread(np.flatnonzero(fit), frequency, scored.names, per_bin)]

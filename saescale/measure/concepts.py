@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saescale.measure.firings import Activity, Codes, Concepts, Firings
+from saescale.measure.firings import Activity, Codes, Concepts, Firings, Rates
 from saescale.measure.places import Places
 
 # Of the latent's maximum on the choosing half. 0 alone is unspecific in small dictionaries; without 0.75 most concepts
@@ -54,7 +54,7 @@ class Labels(NamedTuple):
     recall: np.ndarray
     precision: np.ndarray
     score: np.ndarray
-    f1_natural: np.ndarray  # at the prevalence of the text
+    f1_natural: np.ndarray  # F1 at the prevalence of the text, of the latent and threshold that are best by that measure
     prompt_score: np.ndarray  # of the best of the prompt's latents, chosen and scored in the same way; nan: not asked
     n_alive: int  # latents that fired on any place
 
@@ -84,10 +84,9 @@ def label(dictionary: Dictionary, rows: Callable[[np.ndarray], Tensor], places: 
     for place, latent, value in halves[0]:
         _count(before, limits, place, latent, value, np.True_)
         share.step()
-    chosen = [_choose(f, concepts, *f.pairs(concepts)) for f in before]
-    asked = [None if dictionary.prompted is None else _choose(f, concepts, *_listed(dictionary.prompted)) for f in before]
+    chosen = [_choices(dictionary, f, concepts) for f in before]
     wanted, alive = np.zeros(n, dtype=bool), highest > 0
-    for choice in (c for c in (*chosen, *asked) if c is not None):
+    for choice in (c for choices in chosen for c in choices if c is not None):
         wanted[choice.latent[choice.latent >= 0]] = True
     after = [Firings(p, 1, n, n_thetas) for p in places]
     for place, latent, value in halves[1]:
@@ -95,8 +94,7 @@ def label(dictionary: Dictionary, rows: Callable[[np.ndarray], Tensor], places: 
         _count(after, limits, place, latent, value, wanted[latent])
         share.step()
     few = places[0].occurrences.min(axis=0)[concepts.name] < MIN_PER_HALF
-    return [_labels(dictionary, f, concepts, chosen[i], asked[i], few)._replace(n_alive=int(alive.sum()))
-            for i, f in enumerate(after)]
+    return [_labels(dictionary, f, concepts, chosen[i], few)._replace(n_alive=int(alive.sum())) for i, f in enumerate(after)]
 
 
 class _Share:
@@ -118,46 +116,71 @@ def _count(firings: Sequence[Firings], limits: np.ndarray, place: np.ndarray, la
         f.add(place[keep], latent[keep], level[keep])
 
 
-def _listed(prompted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    concept, column = np.nonzero(prompted >= 0)
-    return concept, prompted[concept, column]
+class Choices(NamedTuple):
+    """By F1 at the fixed prevalence, by F1 at the text's, and by the first among the latents of a prompt (None: not asked)."""
+
+    fixed: Choice
+    natural: Choice
+    prompt: Choice | None
 
 
-def _choose(firings: Firings, concepts: Concepts, concept: np.ndarray, latent: np.ndarray) -> Choice:
-    """Per concept, the row and theta of highest F1 on the choosing half, of those that hit it at all."""
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of rows (concept, latent) to F1 [row, theta]
+
+
+def _choices(dictionary: Dictionary, firings: Firings, concepts: Concepts) -> Choices:
+    fixed, natural = _measures(firings, concepts)
+    pairs, n = firings.pairs(concepts), len(concepts.name)
+    prompt = None
+    if dictionary.prompted is not None:
+        concept, column = np.nonzero(dictionary.prompted >= 0)
+        prompt = _choose(fixed, n, concept, dictionary.prompted[concept, column])
+    return Choices(_choose(fixed, n, *pairs), _choose(natural, n, *pairs), prompt)
+
+
+def _measures(firings: Firings, concepts: Concepts) -> tuple[Measure, Measure]:
     category = firings.categories(concepts)
+    return (lambda concept, latent: firings.rates(concepts, category, concept, latent).f1,
+            lambda concept, latent: firings.natural_f1(concepts, concept, latent))
+
+
+def _choose(measure: Measure, n_concepts: int, concept: np.ndarray, latent: np.ndarray) -> Choice:
+    """Per concept, the row and theta of highest F1, of those that hit it at all."""
     best, theta = np.zeros(len(concept)), np.zeros(len(concept), dtype=np.int64)
     for start in range(0, len(concept), ROWS):
         part = slice(start, start + ROWS)
-        f1 = firings.rates(concepts, category, concept[part], latent[part]).f1
+        f1 = measure(concept[part], latent[part])
         theta[part] = np.argmax(f1, axis=1)  # the first: the smaller theta
         best[part] = f1.max(axis=1)
     order = np.lexsort((latent, theta, -best, concept))
     order = order[best[order] > 0]
     of, first = np.unique(concept[order], return_index=True)
-    chosen = Choice(np.full(len(concepts.name), -1, dtype=np.int64), np.zeros(len(concepts.name), dtype=np.int64))
+    chosen = Choice(np.full(n_concepts, -1, dtype=np.int64), np.zeros(n_concepts, dtype=np.int64))
     chosen.latent[of], chosen.theta[of] = latent[order[first]], theta[order[first]]
     return chosen
 
 
-def _labels(dictionary: Dictionary, firings: Firings, concepts: Concepts, chosen: Choice, asked: Choice | None,
-            few: np.ndarray) -> Labels:
-    found = _held_out(firings, concepts, chosen, few)
-    prompt = np.full(len(few), np.nan) if asked is None else _held_out(firings, concepts, asked, few)[2]
-    theta = np.where(chosen.latent >= 0, np.float64(dictionary.thetas)[chosen.theta], np.nan)
-    return Labels(chosen.latent, theta, *found, prompt, 0)
+def _labels(dictionary: Dictionary, firings: Firings, concepts: Concepts, chosen: Choices, few: np.ndarray) -> Labels:
+    category = firings.categories(concepts)
+
+    def rates(concept: np.ndarray, latent: np.ndarray) -> Rates:
+        return firings.rates(concepts, category, concept, latent)
+
+    found = _held_out(rates, chosen.fixed, few)
+    prompt = np.full(len(few), np.nan) if chosen.prompt is None else _held_out(rates, chosen.prompt, few)[2]
+    natural = _held_out(lambda *rows: [firings.natural_f1(concepts, *rows)], chosen.natural, few)[0]
+    theta = np.where(chosen.fixed.latent >= 0, np.float64(dictionary.thetas)[chosen.fixed.theta], np.nan)
+    return Labels(chosen.fixed.latent, theta, *found, natural, prompt, 0)
 
 
-def _held_out(firings: Firings, concepts: Concepts, chosen: Choice, few: np.ndarray) -> list[np.ndarray]:
-    """recall, precision, F1 and F1 at the text's prevalence [concept] of what was chosen; 0 where nothing was."""
+def _held_out(measures: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]], chosen: Choice,
+              few: np.ndarray) -> list[np.ndarray]:
+    """[concept] of what was chosen, per measure; 0 where nothing was, nan where there were too `few` occurrences."""
     some = np.flatnonzero(chosen.latent >= 0)
-    latent, theta = chosen.latent[some], chosen.theta[some]
-    rates = firings.rates(concepts, firings.categories(concepts), some, latent)
-    values = [rate[np.arange(len(some)), theta] for rate in rates] + [firings.natural_f1(concepts, some, latent, theta)]
-    out = [np.full(len(few), np.nan) for _ in values]
-    for filled, value in zip(out, values, strict=True):
-        filled[~few] = 0.0
-        filled[some] = np.where(few[some], np.nan, value)
+    out = []
+    for value in measures(some, chosen.latent[some]):
+        filled = np.zeros(len(few))
+        filled[some] = value[np.arange(len(some)), chosen.theta[some]]
+        out.append(np.where(few, np.nan, filled))
     return out
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saescale.activations.occurrences import Occurrences
 from saescale.activations.synthetic import SyntheticSource
-from saescale.measure.occurrences import Occurrences
 
 GROUP_RATE = 0.5
 PER_BIN = 100  # features asked about per quarter decade of frequency, as of words

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from saescale.measure.occurrences import Occurrences
+from saescale.activations.occurrences import Occurrences
 
 PER_NAME = 150  # per half: a standard error of at most 0.04 of the recall
 AT_RANDOM = 60_000  # per half: false positive rates down to 1e-5

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from saescale.activations.folder import LMFolder
 from saescale.activations.inputs import Inputs
+from saescale.activations.words import vocabulary_of
 from saescale.measure.asked import Asked, Text, ask, frequency_range
 from saescale.measure.concepts import MIN_PER_HALF, THETAS, Dictionary, Labels, coordinates, label
 from saescale.measure.firings import HARD_SHARE, NEGATIVES, active
 from saescale.measure.places import AT_RANDOM, PER_ENDING, PER_NAME, Places, choose_places, document_halves, permuted
-from saescale.measure.words import decoded_pieces, read_vocabulary
 from saescale.records.store import Store, read_json
 from saescale.sae import export
 from saescale.sae.model import SAE, init
@@ -74,20 +74,13 @@ def texts(inputs: Inputs, content: dict[str, Any]) -> tuple[Text, Text, np.ndarr
     """(the text of the dictionaries, the scored beginning of it, the document of each scored token, its forward batches)."""
     split = inputs.corpus.train
     n_batches = split.batches_for(content["scoring_tokens"] or SCORED_TOKENS)
-    tokenizer = _tokenizer(inputs)
-    vocabulary = read_vocabulary(decoded_pieces(tokenizer), tokenizer.all_special_ids)
+    vocabulary = vocabulary_of(Path(inputs.execution["lm_path"]))
     everything = split.flat()
-    train = Text.of(everything.ids, everything.sequences, vocabulary)
+    train = Text.of(everything.ids, everything.sequences, vocabulary, inputs.repeats)
     if n_batches == split.n_batches:
         return train, train, everything.documents, n_batches
     part = split.flat(n_batches)
     return train, Text.of(part.ids, part.sequences, vocabulary), part.documents, n_batches
-
-
-def _tokenizer(inputs: Inputs) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_file=f"{inputs.execution['lm_path']}/tokenizer.json")
 
 
 def _speller(inputs: Inputs) -> Callable[[str], list[int] | None]:
@@ -208,12 +201,13 @@ def describe(inputs: Inputs, content: dict[str, Any], train: Text, scored: Text,
     """concepts.json without its dictionaries and warnings."""
     data = inputs.science["data"]
     return {
-        "definition": {"thetas": list(THETAS), "taus": list(TAUS), "prompt_tau": TAUS[0], "prevalence": 1 / (1 + NEGATIVES),
+        "definition": {"score": f"held-out F1 at 1 to {NEGATIVES:.0f}", "thetas": list(THETAS), "taus": list(TAUS),
+                       "prompt_tau": TAUS[0], "prevalence": 1 / (1 + NEGATIVES),
                        "negatives": {"category": HARD_SHARE, "ending": HARD_SHARE, "any": 1 - 2 * HARD_SHARE},
                        "min_per_half": MIN_PER_HALF, "min_tokens": content["min_tokens"], "per_name": PER_NAME,
                        "per_ending": PER_ENDING, "at_random": AT_RANDOM, "alive_window_tokens": len(places.token),
                        "neurons": f"both directions of each coordinate of {inputs.science['lm']['hook_name']} about its mean"},
-        "corpus": {"name": data["corpus"], "sha256": data["corpus_sha256"], "n_tokens": len(train.tokens),
+        "corpus": {"name": data["corpus"], "sha256": data["corpus_sha256"], "n_tokens": train.n_tokens,
                    "n_scored_tokens": len(scored.tokens)},
         "categories": asked.categories,
         "left_out": asked.left_out,

@@ -40,17 +40,17 @@ class Tally:
 
 
 class Table:
-    """key int64 [key], ascending; counts int64 [key, level], events of at least that level."""
+    """key int64 [key], ascending; counts [key, level], events of at least that level."""
 
     def __init__(self, key: np.ndarray, counts: np.ndarray) -> None:
         self.key, self.counts = key, counts
 
     def __getitem__(self, wanted: np.ndarray) -> np.ndarray:
-        """int64 [wanted, level]; zeros for keys that never came."""
+        """[wanted, level]; zeros for keys that never came."""
         at = np.searchsorted(self.key, wanted)
         found = at < len(self.key)
         found[found] = self.key[at[found]] == wanted[found]
-        out = np.zeros((len(wanted), self.counts.shape[1]), dtype=np.int64)
+        out = np.zeros((len(wanted), self.counts.shape[1]), dtype=self.counts.dtype)
         out[found] = self.counts[at[found]]
         return out
 
@@ -66,4 +66,4 @@ class Table:
         """The sum of the rows that share a key."""
         distinct, where = np.unique(key, return_inverse=True)
         columns = [np.bincount(where, column, len(distinct)) for column in counts.T]
-        return cls(distinct, np.stack(columns, axis=1).astype(np.int64) if len(key) else counts)
+        return cls(distinct, np.stack(columns, axis=1).astype(counts.dtype) if len(key) else counts)

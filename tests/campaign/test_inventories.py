@@ -1,8 +1,8 @@
 import pytest
 
+from saescale.activations.occurrences import split_name
 from saescale.campaign import inventories
 from saescale.campaign.compose import group_choices
-from saescale.measure.occurrences import split_name
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from saescale.activations.words import read_vocabulary
 from saescale.measure.asked import Text, ask, frequency_range, frequent_words
 from saescale.measure.places import choose_places, document_halves
-from saescale.measure.words import find_words, read_vocabulary
 
 
 def test_all_tokens_of_a_document_share_a_half_and_about_half_of_the_documents_is_chosen():
@@ -84,6 +84,18 @@ def test_a_name_in_two_categories_listed_as_ambiguous_or_commoner_in_small_lette
     assert not asked([inventory(categories={"countries": ["Turkey"]})], rare).table["ambiguous"][0]
 
 
+def test_frequency_is_that_of_the_training_mix_where_documents_come_several_times():
+    text = text_of([30, 60])
+    last = text.words.last[text.words.name == text.words.names.index("aaz")]
+    times = np.ones(len(text.tokens), dtype=np.int64)
+    times[np.concatenate([last, last - 1, last - 2])] = 4
+    mixed = dataclasses.replace(text, repeats=times)
+    found = asked([inventory(categories={"made": ["aaz", "abz"]})], mixed)
+    assert found.table[["concept", "count"]].values.tolist() == [["abz", 60], ["aaz", 120]]
+    assert found.table["frequency"][1] == pytest.approx(120 / (3 * (60 + 120) + 1))
+    assert found.found.count.tolist() == [30, 60]
+
+
 def test_counts_between_spaces_are_missing_for_code():
     prose, code = (asked([inventory(categories={"made": ["aaz"]}, spaced=spaced)], text_of([30])) for spaced in (True, False))
     assert prose.table["space_frequency"].tolist() == [0.0]
@@ -100,44 +112,46 @@ def test_every_word_inventories_ask_about_the_words_in_the_range():
 
 
 def chosen(train, scored=None, limits=(0, 1), half=None, **given):
-    scored = scored or train
+    scored = (scored or train).words
     return frequent_words(train, scored, alternate(scored.n_stream) if half is None else half, limits, **given)
 
 
 def test_words_rare_in_a_half_are_left_out():
-    words = text_of([200] * 3).words
+    text = text_of([200] * 3)
+    words = text.words
     one_sided = np.zeros(words.n_stream, dtype=bool)
     one_sided[words.last[words.name == 1][:9]] = True
     one_sided[words.last[words.name == 2][:10]] = True
-    assert chosen(text_of([10, 100, 1000]).words, words, half=one_sided) == ["acz"]
+    assert chosen(text_of([10, 100, 1000]), text, half=one_sided) == ["acz"]
 
 
 def test_a_run_of_underscores_is_no_concept():
     tokens = np.tile([0, 1, 1, 0, 2, 1], 100)
-    words = find_words(tokens, np.zeros(600), read_vocabulary([".", "_", "ab"]))
-    assert chosen(words, half=np.arange(600) < 300) == ["ab_"]
+    text = Text.of(tokens, np.zeros(600), read_vocabulary([".", "_", "ab"]))
+    assert chosen(text, half=np.arange(600) < 300) == ["ab_"]
 
 
 def test_a_word_with_a_single_token_spelling_anywhere_is_no_concept():
-    scored = text_of([200]).words
+    scored = text_of([200])
     tokens = np.array([0, 1, 2, 0, 1, 2, 0, 3, 0])
-    train = find_words(tokens, np.zeros(9), read_vocabulary([".", "aa", "z", "aaz"]))
+    train = Text.of(tokens, np.zeros(9), read_vocabulary([".", "aa", "z", "aaz"]))
     assert chosen(train, scored) == []
-    assert chosen(scored, dataclasses.replace(scored, fewest_tokens=np.ones_like(scored.fewest_tokens))) == []
-    assert chosen(text_of([200, 200], tokens_per_word=1).words) == []
+    short = dataclasses.replace(scored.words, fewest_tokens=np.ones_like(scored.words.fewest_tokens))
+    assert chosen(scored, dataclasses.replace(scored, words=short)) == []
+    assert chosen(text_of([200, 200], tokens_per_word=1)) == []
 
 
 def test_a_word_that_the_training_tokens_lack_is_no_concept():
-    assert chosen(text_of([50, 90]).words, text_of([200] * 3).words, (1e-6, 1)) == ["aaz", "abz"]
+    assert chosen(text_of([50, 90]), text_of([200] * 3), (1e-6, 1)) == ["aaz", "abz"]
 
 
 def test_no_bin_of_frequency_gets_more_than_its_share_and_the_choice_is_stable():
-    words = text_of([40] * 60 + [400] * 5).words
-    first = chosen(words, per_bin=20)
+    text = text_of([40] * 60 + [400] * 5)
+    words, first = text.words, chosen(text, per_bin=20)
     count = dict(zip(words.names, np.bincount(words.name).tolist(), strict=True))
     assert Counter(count[name] for name in first) == {40: 20, 400: 5}
-    assert chosen(words, per_bin=20) == first
-    assert set(first) < set(chosen(words, per_bin=30))
+    assert chosen(text, per_bin=20) == first
+    assert set(first) < set(chosen(text, per_bin=30))
 
 
 def test_the_frequency_range_follows_the_smallest_and_the_largest_dictionary():

@@ -48,18 +48,21 @@ def slow_rates(fires, name, ending, places, concepts, c):
 
 
 def slow_labels(acts, places, concepts):
+    """latent, theta, recall, precision, F1 by the fixed prevalence, and F1 at the text's of what is best by that."""
     out = []
     own = places.choosing
     for c in range(len(concepts.name)):
-        best = (0.0, -1, np.nan, (0.0,) * 4)
+        best, natural = (0.0, -1, np.nan, (0.0,) * 3), (0.0, 0.0)
         for t in THETAS:
             fires = acts > np.float32(t) * acts[own].max(axis=0)
             for j in range(acts.shape[1]):
-                f1 = slow_rates(fires[own, j], places.name[own], places.ending[own], places, concepts, c)[2]
-                if f1 > best[0] + 1e-12:
-                    held = slow_rates(fires[~own, j], places.name[~own], places.ending[~own], places, concepts, c)
-                    best = (f1, j, t, held)
-        out.append((best[1], best[2], *best[3]))
+                chose = slow_rates(fires[own, j], places.name[own], places.ending[own], places, concepts, c)
+                held = slow_rates(fires[~own, j], places.name[~own], places.ending[~own], places, concepts, c)
+                if chose[2] > best[0] + 1e-12:
+                    best = (chose[2], j, t, held[:3])
+                if chose[3] > natural[0] + 1e-12:
+                    natural = (chose[3], held[3])
+        out.append((best[1], best[2], *best[3], natural[1]))
     return [np.array(column) for column in zip(*out, strict=True)]
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from saescale.activations.folder import BUNDLED
 from saescale.activations.lm import LanguageModel
 from saescale.activations.tokens import TokenSplit
+from saescale.activations.words import decoded_pieces
 from saescale.measure.steer import activation, clamp, generate, parse_scales, prompt_ids, push, steered_texts
 from saescale.measure.steering import (
     PREFIX_TOKENS,
@@ -19,7 +20,6 @@ from saescale.measure.steering import (
     prefixes,
     random_direction,
 )
-from saescale.measure.words import decoded_pieces
 from saescale.sae import export
 from saescale.sae.model import InputSample, init
 from saescale.sae.spec import SAESpec

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from saescale.measure.words import Vocabulary, Words
+from saescale.activations.words import Vocabulary, Words
 
 PARTS = re.compile(r"\w+|[^\w]+")
 

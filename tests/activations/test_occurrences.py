@@ -4,8 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from saescale.measure.occurrences import find_names, split_name
-from saescale.measure.words import find_words, read_vocabulary
+from saescale.activations.occurrences import find_names, split_name
+from saescale.activations.words import find_words, read_vocabulary
 
 PIECES = [" New", " York", " Yo", "rk", "York", "-", ".", "\n", " ", " cat", "cat", "os", "path", ",", " b", "ase", "64", "egory"]
 

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from saescale.measure.words import decoded_pieces, find_words, read_vocabulary
+from saescale.activations.words import decoded_pieces, find_words, read_vocabulary
 
 PIECES = ["<s>", " is", "is", "inst", "ance", "(", " ", "_x", "self", ".", "\ufffd", "1", " self", "n't", "._", "\n"]
 ID = {piece: i for i, piece in enumerate(PIECES)}

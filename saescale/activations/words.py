@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class Words:
     n_tokens: np.ndarray  # int32 [name], tokens of the commonest spelling
     fewest_tokens: np.ndarray  # int32 [name], tokens of the shortest spelling
     n_stream: int  # tokens in the whole stream
+
+
+def vocabulary_of(lm_path: Path) -> Vocabulary:
+    """Of the tokenizer in a language model's folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(lm_path) / "tokenizer.json"))
+    return read_vocabulary(decoded_pieces(tokenizer), tokenizer.all_special_ids)
 
 
 def _byte_level_bytes() -> dict[str, int]:
