@@ -64,7 +64,7 @@ def test_a_sweep_name_with_a_path_is_refused(name):
 def test_an_unknown_sweep_is_refused_with_the_known_ones():
     said = refused(name="tinny")
     assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, demo")
-    assert said.endswith("tiny, or add sweeps/tinny.yaml.")
+    assert said.endswith(", or add sweeps/tinny.yaml.")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest():
