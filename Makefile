@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS ?= .peers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slurm test-browser setup lint clean
+.PHONY: demo test test-slurm test-wandb test-browser test-peers setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -28,12 +29,21 @@ test: setup
 test-slurm: setup
 	@SAESCALE_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm --durations=10
 
+# wandb's own client against files and a small server on loopback
+test-wandb: setup
+	@SAESCALE_WANDB=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wandb -n 2 tests/track
+
 # The report in a headless Chromium: needs the packages chromium chromium-driver
 test-browser: setup
 	@SAESCALE_BROWSER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rP tests/analysis/browser
+
+# Exchange with SAELens and sparsify, in an environment of their own: some minutes to set up, 2.3 GB
+test-peers: setup
+	@PYTHON=$(PYTHON) benchmarks/setup_peers.sh $(PEERS)
+	@SAESCALE_PEERS=$(abspath $(PEERS))/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests/peers
 
 lint: setup
 	@$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(PEERS) runs

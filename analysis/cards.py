@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.disk import write_aside
+from saescale.records.latents import read_cards
 
 SHOWN_LINES = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 WIDTH, HEIGHT = 330, 76  # of the histogram, in pixels
@@ -34,15 +35,21 @@ def cards_html(cards: Sequence[Mapping[str, Any]]) -> str:
     return f'<style>\n{css}</style>\n<div class="latent-cards">\n<p class="lc-quiet">{escape(NOTE)}</p>\n{body}\n</div>'
 
 
-def write_cards(sweep_dir: Path, cards: Sequence[Mapping[str, Any]]) -> Path:
-    """A page of its own with all cards, `sweep_dir`/latents/index.html; gives its path."""
+def cards_section(sweep_dir: Path) -> str:
+    """The part of a sweep's report that shows its cards; "" where it has none."""
+    cards = read_cards(sweep_dir)
+    return f"<h2>Latents</h2>\n{cards_html(cards)}" if cards else ""
+
+
+def write_cards(sweep_dir: Path) -> Path:
+    """A page of its own with all cards of a sweep, `sweep_dir`/latents/index.html; gives its path."""
     css = resources.files("analysis").joinpath("page.css").read_text(encoding="utf-8")
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(sweep_dir.name)}: latents</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
         f'<header><p class="sweep">sweep <code>{escape(sweep_dir.name)}</code></p><h1>Latents</h1></header>\n'
-        f"{cards_html(cards)}\n</main>\n</body>\n</html>\n"
+        f"{cards_html(read_cards(sweep_dir))}\n</main>\n</body>\n</html>\n"
     )
     return write_aside(sweep_dir / "latents" / "index.html", page)
 
@@ -142,5 +149,8 @@ def _neighbours(neighbours: Sequence[Mapping[str, Any]]) -> str:
         nearest = ", ".join(f"{latent} ({cosine:.2f})" for latent, cosine in other["nearest"])
         rows += (f'<tr><td class="n">{other["n_latents"]:,}</td><td class="n">{other["seed"]}</td>'
                  f'<td class="n">{other["n_same_direction"]}</td><td>{escape(nearest)}</td></tr>\n')
-    return ("<h4>In other dictionaries of the sweep: nearest latents by decoder cosine</h4>\n"
-            f"<table><tr><th>n_latents</th><th>seed</th><th>cosine ≥ {same:g}</th><th>nearest (cosine)</th></tr>\n{rows}</table>")
+    head = f'<th class="n">n_latents</th><th class="n">seed</th><th class="n">cosine ≥ {same:g}</th><th>nearest (cosine)</th>'
+    return (
+        "<h4>In other dictionaries of the sweep: nearest latents by decoder cosine</h4>\n"
+        f"<table><tr>{head}</tr>\n{rows}</table>"
+    )

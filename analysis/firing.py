@@ -25,6 +25,7 @@ def firing(table: pd.DataFrame, root: Path) -> dict:
     edges = np.logspace(np.floor(np.log10(1 / tokens) * BINS_PER_DECADE) / BINS_PER_DECADE, 0, _bins(tokens) + 1)
     runs = [
         {
+            "run_id": str(row.run_id),
             "n_latents": int(row.n_latents),
             "n_tokens": int(row.n_tokens),
             "seed": int(row.seed),

@@ -1,7 +1,7 @@
-// Draws the figures again so that they answer: hovering names the run, the legend switches series off. Needs Chart.js and report.js.
+// Draws the figures again so that they answer: hovering names the run, the legend switches series off. Needs Chart.js, report.js and zoom.js.
 "use strict";
 (() => {
-  const { runs, plots, el, words, shown, events } = window.report;
+  const { runs, plots, el, words, shown, events, zoomable } = window.report;
   const built = new Map(); // canvas -> {chart, panel}
   const off = new Map(); // plot number -> Set of legend keys that are switched off
   const tip = document.getElementById("tip");
@@ -9,6 +9,7 @@
   const probe = el("span", { hidden: "" });
   document.body.append(probe);
   const theme = (name) => ((probe.style.color = `var(--${name})`), getComputedStyle(probe).color);
+  const narrow = () => innerWidth < 480;
   const isDark = () => document.documentElement.dataset.dark === "yes";
 
   /** A figure's colour as this theme shows it: white is the paper, black the ink, and dark colours are lifted on dark paper. */
@@ -57,13 +58,17 @@
 
   const isOff = (s, number) => Boolean(s.keys && s.keys.length && off.has(number) && s.keys.every((k) => off.get(number).has(k)));
 
+  /** How many names stand along an axis in place of numbers. */
+  const named = (axis) => axis.ticks.filter(([, label]) => /^[^\d]*[a-z]{3}/i.test(label)).length;
+
   function scale(axis) {
-    const labels = new Map(axis.ticks);
+    const labels = new Map(axis.ticks), broken = (label) => (narrow() && label.length > 12 ? label.split(/(?<=:) /) : label);
     return {
       type: axis.log ? "logarithmic" : "linear", min: axis.limits[0], max: axis.limits[1],
-      afterBuildTicks: (a) => (a.ticks = axis.ticks.map(([value]) => ({ value }))),
-      ticks: { callback: (value) => labels.get(value) ?? "", color: theme("quiet"), maxRotation: 40, autoSkipPadding: 8,
-        font: { size: 11 } },
+      reverse: Boolean(axis.reverse),
+      afterBuildTicks: (a) => a.chart.zoomed || (a.ticks = axis.ticks.map(([value]) => ({ value }))),
+      ticks: { callback(value) { return broken(labels.get(value) ?? (this.chart.zoomed ? shown(value, {}) : "")); }, color: theme("quiet"), maxRotation: 40, autoSkip: !named(axis), autoSkipPadding: 8,
+        font: { size: narrow() ? 10 : 11 } },
       grid: { color: theme("line"), tickColor: theme("line") }, border: { color: theme("quiet") },
     };
   }
@@ -80,11 +85,17 @@
         Object.assign(ctx, { font: `${size}px system-ui, sans-serif`, fillStyle: shade(t.colour), textAlign: t.side });
         ctx.textBaseline = { center: "middle", bottom: "bottom", top: "top" }[t.height] || "alphabetic";
         Object.assign(ctx, { strokeStyle: theme("card"), lineWidth: 3, lineJoin: "round" });
-        lines.forEach((line, i) => {
-          const at = [Math.min(x.getPixelForValue(t.x), t.side === "left" ? width - ctx.measureText(line).width - 2 : width),
-            y.getPixelForValue(t.y) + (i - (lines.length - 1) / 2) * size * 1.3];
-          ctx.strokeText(line, ...at);
-          ctx.fillText(line, ...at);
+        lines.forEach((words, i) => {
+          const left = x.getPixelForValue(t.x), long = !t.turn && left + ctx.measureText(words).width > width;
+          const line = long ? words.split(" (")[0] : words, down = (i - (lines.length - 1) / 2) * size * 1.3;
+          ctx.save();
+          ctx.translate(long && t.side === "left" ? Math.min(left, width - ctx.measureText(line).width - 2) : left,
+            y.getPixelForValue(t.y) + down);
+          ctx.rotate((-t.turn * Math.PI) / 180);
+          if (t.turn) Object.assign(ctx, { textAlign: { bottom: "left", top: "right" }[t.height] || "center", textBaseline: "middle" });
+          ctx.strokeText(line, 0, 0);
+          ctx.fillText(line, 0, 0);
+          ctx.restore();
         });
       }
       const picked = window.report.picked;
@@ -110,8 +121,9 @@
     }
     const entry = plots[number].panels.flatMap((p) => (p.legend ? p.legend.entries : [])).find((e) => (s.keys || []).includes(e.key));
     for (const axis of ["x", "y"]) {
-      const named = panel[axis].ticks.find(([at]) => at === point[axis] && isNaN(parseFloat(point[axis].toString())));
-      rows.push([plain(panel[axis].label) || axis, named ? named[1] : Number(point[axis]).toLocaleString("en", { maximumSignificantDigits: 4 })]);
+      const name = named(panel[axis]) && panel[axis].ticks.find(([at]) => at === point[axis]);
+      const value = name ? name[1] : shown(point[axis], { measured: true });
+      rows.push([plain(panel[axis].label) || axis, value]);
     }
     const several = point.group.filter((run) => run >= 0).map((run) => runs.rows[run][0]);
     const title = s.name || (entry ? plain(entry.label) : "");
@@ -142,11 +154,13 @@
         interaction: { mode: "nearest", intersect: true }, scales: { x: scale(panel.x), y: scale(panel.y) },
         plugins: { legend: { display: false }, tooltip: { enabled: false, external: hover } },
         onClick: (event, found) => {
+          if (chart.dragged) return void (chart.dragged = false);
           const run = found.length ? chart.data.datasets[found[0].datasetIndex].data[found[0].index].run : -1;
           if (run >= 0) events.pick(run === window.report.picked ? -1 : run);
         },
       },
     });
+    zoomable(canvas, chart);
     built.set(canvas, { chart, panel, number });
   }
 
@@ -237,7 +251,9 @@
         `${figure.dataset.title}: ${plain(panel.y.label)} against ${plain(panel.x.label)}. Arrow keys walk over the points.` });
       canvas.addEventListener("keydown", (event) => walk(canvas, event));
       canvas.addEventListener("blur", () => (tip.hidden = true));
-      const frame = el("div", { class: "frame", style: `--aspect: ${Math.min(Math.max(plot.aspect, 1.05), 1.75)}` }, canvas);
+      const names = narrow() ? named(panel.y) : Math.max(...plot.panels.map((p) => named(p.y)));
+      const least = names ? `; min-height: ${3 + names * (narrow() ? 2.1 : 1.6)}rem; max-height: none` : "";
+      const frame = el("div", { class: "frame", style: `--aspect: ${Math.min(Math.max(plot.aspect, 1.05), 1.75)}${least}` }, canvas);
       const up = plain(panel.y.label).trim(), right = plain(panel.x.label).trim();
       const block = el("div", { class: "panel" }, el("h4", {}, ...words(panel.title)),
         el("p", { class: "up" }, ...(up ? [`↑ `, ...words(panel.y.label)] : [])), frame,

@@ -45,7 +45,7 @@ def fit_presence(
     if not 0 < tau < 1:
         raise ValueError(f"tau={tau} is not a score to reach: choose a number above 0 and below 1, for example 0.5.")
     weights = resamples(len(scored.concepts), draws, seed)
-    rows, ln_f50 = _fit_sizes(scored, tau, weights)
+    rows, ln_f50 = fit_sizes(scored, tau, weights, KINDS)
     kinds = [kind for kind in KINDS if kind in ("trained", "untrained") or len(scored.members(kind))]
     joint = {kind: fit_joint(scored.observe(tau, kind), weights) for kind in kinds}
     trained = scored.observe(tau, "trained")
@@ -88,10 +88,12 @@ def _ln_f50(coef: np.ndarray, ln_range: np.ndarray) -> np.ndarray:
     return np.where(p_logit.max(axis=1) < 0, np.inf, np.where(p_logit.min(axis=1) > 0, -np.inf, inside))
 
 
-def _fit_sizes(scored: Scored, tau: float, weights: np.ndarray) -> tuple[list[dict], dict[tuple[str, int], np.ndarray]]:
+def fit_sizes(
+    scored: Scored, tau: float, weights: np.ndarray, kinds: tuple[str, ...]
+) -> tuple[list[dict], dict[tuple[str, int], np.ndarray]]:
     """Rows of `sizes` and, by (dictionary, n_latents), ln f50 per draw with the data as they are first."""
     rows, ln_f50 = [], {}
-    for kind in KINDS:
+    for kind in kinds:
         for n_latents in scored.sizes(kind):
             row, ln_f50[kind, n_latents] = _fit_size(scored, (kind, n_latents), tau, weights)
             rows.append(row)

@@ -150,21 +150,3 @@ def interval(ln_values: np.ndarray) -> list[float | None]:
         return [None, None]
     ends = np.quantile(drawn, QUANTILES, method="inverted_cdf")
     return [float(np.exp(e)) if np.isfinite(e) else None for e in ends]
-
-
-def of_record(record: dict) -> pd.DataFrame:
-    """The frame of a concepts.json of schema 1, which has words and no categories."""
-    n, m = len(record["dictionaries"]), len(record["concepts"])
-    if n == 0 or m == 0 or len(record["scores"]) != n or any(len(row) != m for row in record["scores"]):
-        raise ValueError(
-            f"The concept record lists {n} dictionaries and {m} concepts, but scores of another shape or none: "
-            "scores must hold one row per dictionary and one number per concept. Score the concepts again."
-        )
-    rows = []
-    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
-        kind = "trained" if d["trained"] else "untrained"
-        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")} | {"dictionary": kind}
-        for concept, score in zip(record["concepts"], scores, strict=True):
-            rows.append(about | {"category": "words", "concept": concept["name"], "count": concept.get("count", MIN_COUNT),
-                                 "frequency": concept["frequency"], "ambiguous": False, "score": score})  # fmt: skip
-    return pd.DataFrame(rows)

@@ -13,12 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import report_laws, report_made, report_plots, report_runs
+from analysis.cards import cards_section
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
 from analysis.markup import data_block, table
 from analysis.summary import exponent_rows
 
-SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "plots.js")
+SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "zoom.js", "plots.js")
 PARTS = {"summary": "Summary", "plots": "Plots", "laws": "Laws", "runs": "Runs", "latents": "Latents", "made": "Provenance"}
 
 
@@ -28,7 +29,8 @@ def write_report(
     """Write `sweep_dir`/report/index.html and give its path; table, fits and plan are copied to report/data/.
 
     `figures` are what `analysis.figures.write` gave, drawn into `sweep_dir`/report/figures/; `made` what the caller knows of
-    versions and machines (see report_made). Everything that came from a user or a file is escaped.
+    versions and machines (see report_made); cards of latents are those in `sweep_dir`/latents/. Everything that came from a
+    user or a file is escaped.
     """
     folder = Path(sweep_dir) / "report"
     for name in report_made.KEPT:
@@ -36,10 +38,11 @@ def write_report(
             write_aside(folder / "data" / name, (Path(sweep_dir) / name).read_bytes())
     ids = [str(run_id) for run_id in rows["run_id"]]
     sections = {
-        "summary": f'<div class="first">{_head(plan, rows, fits)}{_exponents(fits)}</div>\n{_warnings(fits)}',
+        "summary": f'<div>{_head(plan, rows, fits)}</div>\n{_warnings(fits)}<div>{_exponents(fits)}</div>',
         "plots": report_plots.section(figures, ids),
         "laws": "\n".join([_budgets(fits), *report_laws.sections(fits)]).strip(),
         "runs": report_runs.section(rows, plan),
+        "latents": cards_section(Path(sweep_dir)),
         "made": report_made.section(plan, fits, made or {}),
     }
     data = [data_block("data-runs", report_runs.data(rows)), data_block("data-plots", report_plots.data(figures, ids))]
@@ -143,14 +146,22 @@ def _other_fits(fits: dict) -> str:
 
 
 def _warnings(fits: dict) -> str:
-    items = [(code, "") for code in fits["warnings"]]
-    items += [(code, f"C = {b['target_flops']:.3g}: ") for b in fits["budgets"] for code in b["warnings"]]
-    if not items:
+    """Each warning once, with the budgets it speaks of."""
+    where: dict[str, list[str]] = {code: [] for code in fits["warnings"]}
+    for budget in fits["budgets"]:
+        for code in budget["warnings"]:
+            where.setdefault(code, []).append(f"{budget['target_flops']:.3g}")
+    if not where:
         return ""
     lines = "".join(
-        f"<li>{escape(where)}{escape(WARNINGS.get(code, code))} <code>{escape(code)}</code></li>\n" for code, where in items
+        f"<li>{_at(budgets)}{escape(WARNINGS.get(code, code))} <code>{escape(code)}</code></li>\n"
+        for code, budgets in where.items()
     )
     return f'<aside class="care"><h2>Read with care</h2>\n<ul class="notes">\n{lines}</ul></aside>\n'
+
+
+def _at(budgets: list[str]) -> str:
+    return f"C = {', '.join(budgets)}: " if budgets else ""
 
 
 def _budgets(fits: dict) -> str:

@@ -11,7 +11,10 @@ def section(figures: list[dict], rows: list[str]) -> str:
         return ""
     shown = [figure for figure in figures if figure.get("plot")]
     blocks = [_block(figure, shown.index(figure) if figure.get("plot") else None, set(rows)) for figure in figures]
-    how = "Point at a mark to see which run it is, click to ring that run everywhere; the legend switches series on and off."
+    how = (
+        "Point at a mark to see which run it is, click to ring that run everywhere; drag to look closer, double click to see all"
+        " again; the legend switches series on and off."
+    )
     return f'<h2>Plots</h2>\n<p class="quiet">{how}</p>\n<div class="plots">\n' + "\n".join(blocks) + "\n</div>"
 
 
@@ -53,6 +56,6 @@ def _block(figure: dict, number: int | None, known: set[str]) -> str:
 def _behind(figure: dict, known: set[str]) -> str:
     ids = [run_id for run_id in run_ids(figure.get("plot")) if run_id in known]
     if not ids:
-        return ""
+        return " Its marks are fits and means, not single runs." if figure.get("plot") else ""
     listing = "<br>".join(f"<code>{escape(run_id)}</code>" for run_id in ids)
     return f"<details><summary>the {len(ids):,} runs behind it</summary>\n<p>{listing}</p></details>"

@@ -90,6 +90,27 @@ def _categories(fit: dict) -> str:
     return f"<h3>By category</h3>\n<p>{escape(words)}</p>\n{table(heads, rows)}"
 
 
+def oracle(block: dict) -> str:
+    """HTML of `fits["oracle"]`: the exponent by both labellings beside the generator's, and the 50 % frequency of each size."""
+    q, agreed = block["q"], block["agreement"]
+    said = [f"{name}: " + (q[name]["reason"] if q[name]["q"] is None else f"q = {_value(q[name]['q'], q[name]['q_interval'])}")
+            for name in ("cosine", "activity")]  # fmt: skip
+    words = [
+        "The ideal dictionary of n latents holds the n most frequent features.",
+        f"The generator's exponent over these sizes is {q['generator']:.2f}." if q["generator"] else "One size: no exponent.",
+        f"By the known directions and by the labeller of real models, {'; '.join(said)}.",
+        f"They agree on {agreed['share']:.1%} of features and dictionaries ({agreed['by_chance']:.1%} by chance).",
+    ]
+    rows = []
+    for row in block["sizes"]:
+        both = ["-" if row[name] is None else _small(row[name], row[f"{name}_interval"]) for name in ("cosine", "activity")]
+        counts = [f"{row['n_latents']:,}", f"{row['n_present']:,.0f}", f"{row['ideal']:.2e}", f"{row['held']:.2e}"]
+        rows.append([*counts, *both, "short of data" if row["data_limited"] else ""])
+    heads = [("n_latents", True), ("features held", True), ("f50 of the ideal", True), ("rate of the last held", True)]
+    heads += [("f50, known directions", True), ("f50, labeller", True), ("", False)]
+    return f"<p>{escape(' '.join(words))}</p>\n{table(heads, rows)}"
+
+
 def _value(value: float, ends: list) -> str:
     low, high = ends
     return f"{value:.2f}" if None in (low, high) else f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -106,12 +106,13 @@ def isoflop(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
 def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS, law: LawName = None, columns: Columns = None,
             at: Annotated[str | None, typer.Option("--at", metavar="N=...,D=...", help="Where: every column of the law.")] = None,
             flops: Annotated[float | None, typer.Option("--flops", help="Or a budget to split between N and D.")] = None,
+            frequency: Annotated[float | None, typer.Option("--frequency", help="Or a concept's: what it asks for.")] = None,
             as_sweep: Annotated[Path | None, typer.Option("--as-sweep", metavar="sweeps/NEXT.yaml",
                                                           help="Write the sweep that would test it.")] = None,
             like: Like = None, where: Where = None,
             compute: Compute = None, cluster: Cluster = None, draws: Draws = 1000, seed: Seed = 0,
             json: JsonOut = None, figures: Figures = None) -> None:
-    """Predict the loss at N and D, or the best split of a budget, with intervals and the distance extrapolated."""
+    """Predict the loss at N and D, the best split of a budget, or what a rare concept asks for, with intervals."""
     from analysis.allocate import allocation
     from analysis.estimators import exponents
     from analysis.forecast import predict as foretell
@@ -119,6 +120,8 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
 
     asked = Asked(source, tuple(overrides or ()), store, columns, where, compute, cluster)
     _may_write(json)
+    if frequency is not None:
+        return _reach(asked, frequency, {"--at": at, "--flops": flops, "--as-sweep": as_sweep, "--law": law}, draws, seed, json)
     example = _like(asked, as_sweep, like, flops)
     chosen = find(law or ("nd" if asked.is_table else "nd_interaction"))
     rows, by = points(asked, [*chosen.columns, chosen.y])
@@ -146,7 +149,22 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
         page, following = f"{page}\n{as_sweep} written.", f"saescale plan {as_sweep.stem}{store}"
     elif flops is not None and not asked.is_table:
         following = f"saescale predict {asked.again} --flops {flops:g} --as-sweep sweeps/next.yaml"
-    _give(found.to_dict(), page, json, following)
+    return _give(found.to_dict(), page, json, following)
+
+
+def _reach(asked: Asked, frequency: float, others: dict[str, Any], draws: int, seed: int, json: Path | None) -> None:
+    """Alive latents and tokens at which half of the concepts of a frequency have a latent."""
+    from analysis.presence_reach import reach
+    from saescale.study import Study
+
+    if asked.is_table or any(value is not None for value in others.values()):
+        raise ValueError(f"--frequency asks a sweep's concepts: give a sweep and --frequency, without {', '.join(others)}.")
+    study = Study.of(asked.source, asked.overrides, asked.store)
+    scored = study.concepts()
+    if scored is None:
+        raise ValueError(f"{study.folder.name} has no concepts. Run `saescale concepts {asked.again}` first.")
+    found = reach(*scored, frequency, study.horizon(scored[0]), draws=draws, seed=seed)
+    _give(found.to_dict(), found.summary(), json, f"saescale report {asked.again}")
 
 
 def points(asked: Asked, needs: Sequence[str], every_rate: bool = False) -> tuple[Any, str | None]:

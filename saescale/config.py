@@ -1,7 +1,6 @@
 """What a person may say, frozen and strict. One dataclass per Hydra group in `conf/`.
 
-An unknown key, a wrong type or a value out of range raises ValueError with one sentence: what was given, what is
-allowed, what to do.
+An unknown key, a wrong type or a value out of range raises ValueError, one sentence: what was given, is allowed, to do.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 from saescale import kinds
 from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
+from saescale.tracking import TRACKS, TrackConfig
 
 KINDS = tuple(kinds.KINDS)
 SPARSITY_WARMUPS = ("tokens", "horizon")
@@ -40,7 +40,7 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`path` is where the documents are now; the science block knows them by their hash."""
+    """`path`: where the documents are now. Those with a name of `oversample` come `oversample_factor` times in the stream."""
 
     corpus: str
     path: str | None
@@ -49,6 +49,8 @@ class DataConfig:
     batch_sequences: int
     max_train_tokens: int | None
     activation_dtype: str
+    oversample: tuple[str, ...] = ()
+    oversample_factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`memory_gb`: what all workers together may use (null: what the machine has free). `ranks`: processes of each worker; a
-    trunk larger than `shard_above_gb` (null: than one rank may be) has its latents dealt over them, others live on one. `job`,
-    `rules` and `slurm` are what only kind=slurm reads: the request of a job, other requests by rule, and the site."""
+    """`memory_gb`: of all workers together (null: what is free). `ranks`: processes of a worker; a trunk larger than
+    `shard_above_gb` (null: than one rank may be) has its latents dealt over them; one silent for `rank_timeout_s` is given up.
+    `job`, `rules`, `slurm`: for kind=slurm alone, the request of a job, others by rule, the site."""
 
     kind: str
     workers: int
@@ -122,11 +124,7 @@ class ClusterConfig:
     job: Request | None = None
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
-
-
-@dataclass(frozen=True)
-class TrackConfig:
-    kind: str
+    rank_timeout_s: float = 900.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def _check_choices(c: Config) -> None:
                "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
                "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
-               "track.kind": (c.track.kind, ("off",))}
+               "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
@@ -179,8 +177,8 @@ RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what i
     (("sae.n_latents", "train.batch_tokens", "data.n_ctx", "data.batch_sequences", "eval.n_tokens", "eval.ce_tokens",
       "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux", "train.n_tokens",
       "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens"), lambda v: v >= 1, "at least 1"),
-    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb"),
-     lambda v: v > 0, "above 0"),
+    (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
+      "cluster.rank_timeout_s"), lambda v: v > 0, "above 0"),
     (("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed", "cluster.checkpoint_s",
       "budget.min_steps", "budget.min_warmups"), lambda v: v >= 0, "0 or more"),
     (("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction"), lambda v: 0 <= v < 1, "in [0, 1)")))
@@ -195,11 +193,9 @@ def _check_ranges(c: Config) -> None:
         if seed >= 2**63:
             raise ValueError(f"{key}={seed} is out of range: it must be below 2**63.")
     if c.cluster.shard_above_gb is not None and c.cluster.shard_above_gb < 0:
-        raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 (deal all trunks over "
-                         "the ranks) or more, or null.")
+        raise ValueError(f"cluster.shard_above_gb={c.cluster.shard_above_gb} is out of range: it must be 0 or more, or null.")
     if c.cluster.ranks > c.sae.n_latents:
-        raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents={c.sae.n_latents}: a rank holds at least one "
-                         f"latent. Choose cluster.ranks <= {c.sae.n_latents}.")
+        raise ValueError(f"cluster.ranks={c.cluster.ranks} exceeds sae.n_latents. Choose cluster.ranks <= {c.sae.n_latents}.")
     if c.data.n_ctx < 2:
         raise ValueError(f"data.n_ctx={c.data.n_ctx} leaves no token after the first position. Choose at least 2.")
 

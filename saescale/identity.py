@@ -16,7 +16,8 @@ from typing import Any
 
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
-NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None}
+NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None, "data.oversample": [],
+                                     "data.oversample_factor": 1}
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})

@@ -12,11 +12,14 @@ from saescale.campaign.local import Progress
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.recorded import find
 from saescale.measure import latents as of_latents
+from saescale.measure import steer, steering
 from saescale.measure.subject import Subject, use_threads
 from saescale.records import concepts as concept_record
 from saescale.records import latents as records
-from saescale.records.store import Store, write_json
+from saescale.records.store import Store, read_json, write_json
 from saescale.sae import export
+
+SHOWN = 8  # cards of a scored sweep's report
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,40 @@ class Look:
             out.append(card)
         return out
 
+    def steer(self, latent: int, concept: Mapping[str, Any] | None, scales: Sequence[float] | None, prompt: str | None,
+              how: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+        """What steering by one latent does to a prompt, and to its concept's log-probability; stored beside the cards.
+
+        `how`: n_new, temperature, seed. Scales are multiples of the maximum on the card, which is made where there is none.
+        """
+        if prompt is None and concept is None:
+            raise ValueError("nothing to steer: give --prompt TEXT, or --concept NAME.")
+        if how["n_new"] < 1 or not 0 <= how["temperature"] < float("inf"):
+            raise ValueError(f"--tokens-out {how['n_new']} --temperature {how['temperature']}: give 1 token or more, and a "
+                             "temperature of 0 or more.")
+        subject, scales = self.subject, list(scales or steering.SCALES)
+        folder = subject.folder
+        of_latents.check_latents(self.run.science["sae"]["n_latents"], [latent])
+        ids = None if prompt is None else steer.prompt_ids(subject.tokenizer, prompt, folder.bos_token_id,
+                                                           folder.n_ctx - how["n_new"])
+        card = records.read_card(self.folder, self.run.run_id, latent) or self.cards({latent: concept}, progress)[0]
+        if card["state"] == "silent":
+            raise ValueError(f"latent {latent} of {self.run.run_id} never fired on its text: it has no maximum to multiply. "
+                             f"Look further with `saescale latent {self.run.run_id} {latent} --text train --tokens N`.")
+        found = {"schema": 1, "run_id": self.run.run_id, "latent": latent, "max": card["max"], "text": card["text"],
+                 "scales": scales, "prompt": prompt, "how": dict(how), "concept": None, "texts": []}
+        if ids is not None:
+            progress.stage("steer", 0, 1, f"{len(scales)} scales")
+            found["texts"] = steer.steered_texts(subject.lm, subject.sae, latent, card["max"], scales, ids, subject.tokenizer,
+                                                 how)
+        if concept is not None:
+            curves = steering.Steering(subject, scales)
+            found["concept"] = {**concept, "trained": curves.of(subject.sae, latent, card["max"], concept["concept"]),
+                                "random": curves.of(subject.sae, latent, card["max"], concept["concept"], random=0)}
+        progress.stage("steer", 1, 1, "")
+        write_json(records.steered_path(self.folder, self.run.run_id, latent), found)
+        return found
+
     def _relatives(self) -> Iterator[of_latents.Relative]:
         for run in ladder.relatives(self.plan, self.run, self.store):
             yield of_latents.Relative(run.run_id, run.science["train"]["seed"], export.load(self.store.run_dir(run.run_id)).W_dec)
@@ -93,21 +130,24 @@ def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if pd.isna(v) else v.item() if hasattr(v, "item") else v for k, v in row.items()}
 
 
-def showcase(folder: Path, n_concepts: int) -> tuple[str, dict[int, dict[str, Any]]] | None:
-    """(run, its latents with the concept of each) to show of a scored sweep: the largest trained dictionary's best concepts.
+def show_best(store: Store, sweep: str, progress: Progress) -> list[dict[str, Any]]:
+    """Make the cards a scored sweep shows in its report: of its largest trained dictionary, the best latents of some concepts.
 
-    Each category gives its best concept, then each its second best, and so on; a latent stands for one concept only. None where
-    nothing was scored.
+    Each category gives its best concept, then each its second best, up to SHOWN; a latent stands for one concept only.
     """
-    found = concept_record.read(folder)
+    folder = store.sweep_dir(sweep)
+    about = read_json(folder / concept_record.ABOUT) or {}
+    found = concept_record.read(folder) if about.get("schema") == concept_record.SCHEMA else None
     trained = None if found is None else found.table[found.table["dictionary"] == "trained"]
     if trained is None or trained.empty:
-        return None
+        return []
     run_id = trained.sort_values(["n_latents", "seed"], ascending=[False, True])["run_id"].iloc[0]
     rows = found.best_latents(run_id).dropna(subset=["score"])
     rows = rows.assign(turn=rows.groupby("category").cumcount()).sort_values(["turn", "score"], ascending=[True, False])
-    chosen = rows.drop_duplicates("latent").head(n_concepts)
-    return run_id, {int(row["latent"]): plain(row) for row in chosen.drop(columns="turn").to_dict("records")}
+    chosen = rows.drop_duplicates("latent").head(SHOWN).drop(columns="turn").to_dict("records")
+    if not chosen:
+        return []
+    return Look.at(store, run_id, sweep).cards({int(row["latent"]): plain(row) for row in chosen}, progress)
 
 
 def parse_latents(given: Sequence[str]) -> list[int]:

@@ -60,8 +60,17 @@ def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -
         "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
                  "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
                  "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences, "max_train_tokens": c.data.max_train_tokens,
-                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed},
+                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed, **mix(c)},
     }, dict(vars(c.eval)))
+
+
+def mix(c: Config) -> dict[str, Any]:
+    """Which documents come several times in the training stream: the names they hold, and how often."""
+    names, factor = sorted(set(c.data.oversample)), c.data.oversample_factor
+    if factor < 1 or (factor > 1) != bool(names):
+        raise ValueError(f"data.oversample={names} and data.oversample_factor={factor} do not go together: give names and a "
+                         "factor of 2 or more, or neither ([] and 1).")
+    return {"oversample": names, "oversample_factor": factor}
 
 
 def synthetic_science_block(c: Config) -> dict[str, Any]:

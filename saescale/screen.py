@@ -23,34 +23,61 @@ from saescale.records.store import Store
 
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
+PLAIN_S = 10.0
 STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
-          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries"}
+          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "evaluate": "measure the SAE",
+          "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress
-    """A progress bar per stage with an ETA; plain lines where there is no terminal."""
+    """A progress bar per stage with an ETA. Where there is no terminal: a line at the start of a stage, and one more for each
+    tenth done, at most every PLAIN_S seconds."""
 
     def __init__(self, bars: Any, quiet: bool) -> None:
-        self.bars, self.quiet, self.tasks, self.begun = bars, quiet, {}, time.monotonic()
+        self.bars, self.quiet, self.tasks, self.said, self.begun = bars, quiet, {}, {}, {}
 
     def stage(self, name: str, done: float, total: float, note: str) -> None:
         if self.quiet:
             return
         if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(STAGES[name], total=None, note="")
+            self.tasks[name] = self.bars.add_task(STAGES[name], total=None, note="starting")
+            self.said[name], self.begun[name] = (0, time.monotonic()), time.monotonic()
             if not console.is_terminal:
                 console.print(f"{STAGES[name]} ...")
-        self.bars.update(self.tasks[name], completed=done, total=total or None, note=escape(note))
+        self.bars.update(self.tasks[name], completed=done, total=total or None, note=escape(note or ("" if done else "starting")))
+        if total and not console.is_terminal:
+            self.line(name, done / total)
+
+    def line(self, name: str, fraction: float) -> None:
+        (told, when), now = self.said[name], time.monotonic()
+        if int(10 * fraction) > told and now - when >= PLAIN_S:
+            self.said[name], spent = (int(10 * fraction), now), now - self.begun[name]
+            console.print(f"{STAGES[name]} {fraction:.0%}, {duration(spent)}, eta {duration(spent * (1 - fraction) / fraction)}")
 
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Bars]:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description:<21}"), BarColumn(24), TaskProgressColumn(), TimeElapsedColumn(),
-               TextColumn("eta"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"))
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+    class Times(ProgressColumn):
+        """Seconds gone, and what is left at the speed of the last half minute."""
+
+        def render(self, task: Task) -> str:
+            left = task.time_remaining
+            return f"{duration(task.elapsed or 0.0):>7}, eta {'?' if left is None else duration(left):<7}"
+
+    whole, last = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    share = TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True))
+    columns = (TextColumn("{task.description:<20}", table_column=whole), BarColumn(12 if console.width < 100 else 30), share,
+               Times(table_column=Column(no_wrap=True)), TextColumn("[dim]{task.fields[note]}", table_column=last))
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, expand=True) as bars:
         yield Bars(bars, quiet)
+
+
+def prose(line: str) -> None:
+    """Words stay whole in a terminal; for a file or a pipe a line stays a line."""
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 def say(line: str, following: str | None) -> None:
@@ -74,7 +101,7 @@ def duration(seconds: float) -> str:
 
 
 def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, store: Store) -> None:
-    console.print(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}", soft_wrap=True)
+    prose(f"[bold]{escape(plan.sweep.folder_name)}[/]  {escape(plan.sweep.question)}")
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     table = Table(box=None, pad_edge=False, header_style="dim")
     several = len({r.science["sae"]["kind"] for r in plan.runs}) > 1
@@ -88,22 +115,21 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
     if len(rows) > SHOWN_POINTS:
         console.print(f"... and {len(rows) - SHOWN_POINTS} more grid points; --json lists all")
     for line in excluded_lines(plan.excluded):
-        console.print(f"[yellow]excluded[/] {escape(line)}", soft_wrap=True)
+        prose(f"[yellow]excluded[/] {escape(line)}")
     cost = price.price(todo)
     workers = plan.cluster.workers
     console.print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} done, {len(todo)} to run, {len(plan.excluded)} excluded; "
                   f"{number(cost.flops)} dense FLOPs")
     if todo:
         saved = 1 - cost.tokens / cost.tokens_alone
-        console.print(f"{price.sources_of(todo)} {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
-                      f"{cost.disk_gb:.2f} GB of runs, {price.activations_gb(todo, plan.n_train_tokens):.2f} GB of activations; "
-                      f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens "
-                      f"({saved:.0%} saved)", soft_wrap=True)
-        console.print(escape(price.sharing(todo)), soft_wrap=True)
+        prose(f"{price.sources_of(todo)} {duration(cost.seconds / workers)} on {workers} x {plan.cluster.threads} core, "
+              f"{cost.disk_gb:.2f} GB of runs, {price.activations_gb(todo, plan.n_train_tokens):.2f} GB of activations; "
+              f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens ({saved:.0%} saved)")
+        prose(escape(price.sharing(todo)))
         packed = fleets(todo, plan.cluster)
         for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
                      *total_lines(totals(plan, todo, store), price.sources_of(todo))):
-            console.print(escape(line), soft_wrap=True)
+            prose(escape(line))
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
 
@@ -177,15 +203,15 @@ def totals_json(of: Totals) -> dict[str, Any]:
 
 def show_outcome(outcome: Outcome, again: str) -> None:
     for message in outcome.messages:
-        console.print(f"[red]{escape(message)}[/]", soft_wrap=True)
+        prose(f"[red]{escape(message)}[/]")
     for note in outcome.notes:
-        console.print(escape(note), soft_wrap=True)
+        prose(escape(note))
     if outcome.started == 0:
         console.print("0 to run: nothing was started.")
     line = ", ".join(f"{n} {s}" for s, n in counts(outcome.states))
     for run_id, s in outcome.states.items():
         if s.state == "failed":
-            console.print(f"[red]failed[/] {run_id}: {escape(s.reason)}", soft_wrap=True)
+            prose(f"[red]failed[/] {run_id}: {escape(s.reason)}")
     following = {0: "collect", 3: "launch" if outcome.messages else "status", 4: "status"}[outcome.exit_code]
     failed = any(s.state == "failed" for s in outcome.states.values()) and not outcome.messages
     say(line, f"saescale launch --retry {again}" if failed else f"saescale {following} {again}")
@@ -218,6 +244,6 @@ def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None
         table.add_row(escape(name), shown, escape(span))
     console.print(table)
     for note in dict.fromkeys(part for row in rows for part in (row[4] or "").split("; ") if part):
-        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+        prose(f"[dim]{escape(note)}[/]")
     if following:
         say("", following)

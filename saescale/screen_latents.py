@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from saescale.screen import console, number
+from saescale.screen import console, number, say
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 SHOWN_TOP = 6
@@ -95,3 +95,62 @@ def context_line(place: Mapping[str, Any], highest: float) -> Text:
         style = "" if share <= 0 else f"black on rgb(255,{int(235 - 125 * share)},{int(190 - 150 * share)})"
         line.append(tokens[i], style=f"{style} bold underline".strip() if i == place["peak"] else style)
     return line
+
+
+def show_steered(found: Mapping[str, Any], following: str) -> None:
+    console.print(f"[bold]latent {found['latent']}[/] of {escape(found['run_id'])}, clamped to multiples of its maximum "
+                  f"{found['max']:.3g} ({found['text']['split']} text)", soft_wrap=True)
+    if found["prompt"] is not None:
+        console.print(f"[dim]prompt[/] {escape(visible(found['prompt']))}", soft_wrap=True)
+    for text in found["texts"]:
+        scale = "untouched" if text["scale"] is None else f"x {text['scale']:g}"
+        console.print(f"{scale:>10}  {escape(visible(text['text']))}", soft_wrap=True)
+    concept = found["concept"]
+    if concept:
+        table = Table(box=None, pad_edge=False, header_style="dim",
+                      title=f"change of the log-probability of {escape(repr(concept['concept']))}, nats", title_justify="left",
+                      title_style="")
+        for name in ("scale", "its latent", "random direction", "size of the push / activation"):
+            table.add_column(name, justify="right")
+        for i, scale in enumerate(found["scales"]):
+            own, other = (mean_of_halves(concept[arm], i) for arm in ("trained", "random"))
+            table.add_row(f"{scale:g}", f"{own:+.2f}", f"{other:+.2f}", f"{concept['trained']['relative_size'][i]:.2f}")
+        console.print(table)
+    say("", following)
+
+
+def mean_of_halves(arm: Mapping[str, Any], i: int) -> float:
+    return (arm["first"][i] + arm["second"][i]) / 2
+
+
+def show_steering(found: Mapping[str, Any], following: str) -> None:
+    """Mean change over concepts by scale, one row per size and arm."""
+    table = Table(box=None, pad_edge=False, header_style="dim",
+                  title=f"mean change of the log-probability of {len(found['concepts'])} concepts, nats, by multiple of the "
+                  "maximum", title_justify="left", title_style="")
+    for name in ("n_latents", "arm", *(f"{s:g}" for s in found["scales"])):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    groups: dict[tuple, list] = {}
+    for row in found["rows"]:
+        groups.setdefault((row["n_latents"], row["arm"]), []).append(row)
+    for (size, arm), rows in groups.items():
+        means = [sum(mean_of_halves(r, i) for r in rows) / len(rows) for i in range(len(found["scales"]))]
+        table.add_row(f"{size:,}", arm, *(f"{m:+.2f}" for m in means))
+    console.print(table)
+    say("", following)
+
+
+def show_splitting(found: Mapping[str, Any], following: str) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    names = ("smaller", "larger", "", "alive", "larger per smaller (cos ≥ 0.7)", "each other's nearest", "novel")
+    for name in names:
+        table.add_column(name, justify="left" if name == "" else "right")
+    for pair in found["pairs"]:
+        per = next(p for p in pair["latents_per_small"] if p["threshold"] == 0.7)
+        mean = "-" if per["mean"] is None else f"{per['mean']:.2f}"
+        novel = "-" if pair["novel_fraction"] is None else f"{pair['novel_fraction']:.0%}"
+        table.add_row(f"{pair['small']:,}", f"{pair['large']:,}", "" if pair["trained"] else "untrained control",
+                      f"{pair['n_small_alive']:,}, {pair['n_large_alive']:,}", mean, f"{pair['mutual']:,}", novel)
+    console.print(table)
+    text = found["text"]
+    say(f"{text['n_tokens']:,} {text['split']} tokens; novel: added to the smaller dictionary it lowers the error", following)

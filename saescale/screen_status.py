@@ -38,31 +38,32 @@ def watch(view: View, store: Store) -> dict[str, RunState]:
     """Show the sweep until nothing of it is queued or running, or somebody has seen enough."""
     found = states(view.runs, store)
     try:
-        with Live(render(view, found), console=console, auto_refresh=False, transient=True) as live:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
             while any(s.state in ("queued", "running", "unknown") for s in found.values()):
+                live.update(render(view, found, most=max(2, (console.height - 6) // 2)), refresh=True)
                 time.sleep(WATCH_S)
                 found = states(view.runs, store)
-                live.update(render(view, found), refresh=True)
     except KeyboardInterrupt:
         pass
     return found
 
 
 def show(view: View, found: Mapping[str, RunState]) -> None:
-    console.print(render(view, found), soft_wrap=True)
+    console.print(render(view, found), soft_wrap=not console.is_terminal)
 
 
-def render(view: View, found: Mapping[str, RunState]) -> RenderableType:
+def render(view: View, found: Mapping[str, RunState], most: int = SHOWN) -> RenderableType:
+    """At most `most` runs under way and as many that ended early, so that a screen holds all of it."""
     parts: list[RenderableType] = []
     under_way = [r for r in view.runs if found[r.run_id].state in ("running", "unknown")]
     if under_way and not view.failed:
-        parts.append(bars(under_way[:SHOWN], found))
-        parts += more(len(under_way) - SHOWN, "under way")
+        parts.append(bars(under_way[:most], found))
+        parts += more(len(under_way) - most, "under way")
     ended = [r for r in view.runs if found[r.run_id].state in ENDED]
-    for r in ended[:SHOWN]:
+    for r in ended[:most]:
         s = found[r.run_id]
         parts.append(Text.from_markup(f"{s.state:<8} {r.run_id} {progress.of_run(r, s).fraction:.0%} {escape(s.reason)}"))
-    parts += more(len(ended) - SHOWN, "that ended early")
+    parts += more(len(ended) - most, "that ended early")
     whole = progress.of_sweep(view.runs, found)
     ahead = f"; {whole.fraction:.0%} of the compute" + (f", about {duration(whole.eta_s)} to go" if whole.eta_s else "")
     all_done = all(s.state == "done" for s in found.values())
@@ -72,15 +73,20 @@ def render(view: View, found: Mapping[str, RunState]) -> RenderableType:
 
 
 def bars(runs: Sequence[PlannedRun], found: Mapping[str, RunState]) -> Table:
-    """A row per run under way: state, bar, tokens/s, ETA, and where."""
+    """A row per run under way: bar, tokens/s, ETA, and where it runs if there is room; or that nobody can tell."""
+    wide, unit = console.width >= 110, " tokens/s" if console.width >= 90 else "/s"
     table = Table(box=None, pad_edge=False, show_header=False)
+    for name in ("run", "bar", "share", "rate", "eta", "where"):
+        side = "right" if name in ("share", "rate") else "left"
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", ratio=1 if name == "where" and wide else None)
     for r in runs:
         s = found[r.run_id]
         p = progress.of_run(r, s)
-        rate = f"{number(p.tokens_per_s)} tokens/s" if p.tokens_per_s else ""
+        rate = f"{number(p.tokens_per_s)}{unit}" if p.tokens_per_s else ""
         eta = f"eta {duration(p.eta_s)}" if p.eta_s is not None else ""
-        table.add_row(s.state, r.run_id, ProgressBar(total=1.0, completed=p.fraction, width=16), f"{p.fraction:.0%}", rate, eta,
-                      escape(s.reason))
+        where = escape(s.reason) if wide else "" if s.state == "running" else s.state
+        bar = ProgressBar(total=1.0, completed=p.fraction, width=16 if wide else 6)
+        table.add_row(r.run_id, bar, f"{p.fraction:.0%}", rate, eta, where)
     return table
 
 

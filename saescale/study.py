@@ -33,6 +33,10 @@ class Study:
             raise ValueError(f"{name} has no plan in {root}. Run `saescale launch {again}` first.")
         return cls(again, folder, root.absolute(), plan)
 
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
     def path(self, name: str) -> Path:
         return self.folder / name
 
@@ -52,15 +56,23 @@ class Study:
 
     def concepts(self) -> tuple[Any, dict[str, Any]] | None:
         """(table, what concepts.json says of it), or None where nothing was scored."""
-        from saescale.records import concepts
+        from saescale.records.concepts import read
 
-        about = read_json(self.path(concepts.ABOUT))
-        if about is not None and about.get("schema") == 1:
-            from analysis.presence_data import of_record
-
-            return of_record(about), about
-        found = concepts.read(self.folder)
+        found = read(self.folder)
         return None if found is None else (found.table, found.about)
+
+    def truth(self) -> tuple[Any, dict[str, Any]] | None:
+        """The same by the known directions of synthetic features; None for text."""
+        from saescale.records.concepts import read
+
+        found = read(self.folder / "cosine")
+        return None if found is None else (found.table, found.about)
+
+    def horizon(self, concepts: Any) -> int:
+        """Training tokens of the largest dictionaries that were scored."""
+        largest = concepts[concepts["n_latents"] == concepts.loc[concepts["dictionary"] == "trained", "n_latents"].max()]
+        scored = set(largest["run_id"])
+        return max(r["science"]["train"]["n_tokens"] for r in self.plan["runs"] if r["run_id"] in scored)
 
     def fit(self) -> dict[str, Any]:
         from analysis.firing import firing
@@ -70,9 +82,15 @@ class Study:
 
         table = self.table()
         fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
+        fits["others"] = [read_json(path) for path in sorted(self.path("others").glob("*.json"))]
         scored = self.concepts()
         if scored is not None:
             fits["presence"] = fit_presence(*scored)
+        truth = self.truth()
+        if truth is not None and scored is not None:
+            from analysis.oracle import compare
+
+            fits["oracle"] = compare(scored, truth, table)
         write_json(self.path("fits.json"), fits)
         return fits
 
@@ -96,6 +114,8 @@ class Study:
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
+        compared = {name: read_json(self.path(f"{name}.json")) for name in figures.LATENT_FIGURES}
+        drawn += [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
         write_json(folder / "figures.json", drawn)
         return drawn
 

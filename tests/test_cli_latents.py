@@ -19,6 +19,7 @@ set:
   data.batch_sequences: 8
   data.n_ctx: 64
   data.held_out_fraction: 0.2
+  data.max_train_tokens: 20_000
   train.lr_warmup_tokens: 512
   eval.n_tokens: 4096
   eval.ce_tokens: 512
@@ -177,3 +178,93 @@ def test_a_run_on_synthetic_activations_has_no_text(saescale, project):
     run = read_json(root / "runs" / "drawn" / "plan.json")["runs"][0]["run_id"]
     code, _, err = saescale("latent", run, "1")
     assert code == 2 and "synthetic activations" in err and err.count("\n") == 1
+
+
+PROMPT = "def close(self):\n    self."
+
+
+def test_steering_writes_one_text_per_scale_after_the_models_own(saescale, project):
+    root, runs = project
+    code, out, err = saescale("steer", runs[64], "3", "--scale", "-10..10/5", "--prompt", PROMPT, "--tokens-out", "4")
+    assert (code, err) == (0, "") and "untouched" in out and "x -10" in out and "x 10" in out
+    found = read_json(root / "runs" / "pair" / "steering" / runs[64] / "3.json")
+    assert [text["scale"] for text in found["texts"]] == [None, -10, -5, 0, 5, 10]
+    assert found["max"] == read_json(root / "runs" / "pair" / "latents" / runs[64] / "3.json")["max"] > 0
+    assert "saescale latent" in out
+
+
+def test_steering_by_a_concept_says_what_becomes_of_its_log_probability(saescale, project):
+    _, runs = project
+    code, out, _ = saescale("steer", runs[64], "--concept", "message", "--scale", "-2,0,2", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["latent"] == 9 and found["texts"] == []
+    own, random = found["concept"]["trained"], found["concept"]["random"]
+    assert own["relative_size"] == pytest.approx(random["relative_size"], abs=2e-4)
+    assert own["first"] != random["first"] and len(own["first"]) == len(own["second"]) == 3
+    assert abs(own["first"][1]) < abs(own["first"][2])  # taking a latent away does less than twice its maximum
+
+
+def test_steering_a_sweep_has_every_size_arm_and_concept(saescale, project):
+    root, runs = project
+    code, out, err = saescale("steer", "pair", "--concepts", "2", "--scale", "3")
+    assert (code, err) == (0, "") and "saescale figures pair" in out
+    found = read_json(root / "runs" / "pair" / "steering.json")
+    arms = {(row["n_latents"], row["arm"], row["concept"]): row["latent"] for row in found["rows"]}
+    assert len(found["rows"]) == len(arms) == 2 * 4 * 2
+    assert arms[64, "trained", "message"] == 9 and arms[64, "other", "message"] == 5
+
+
+def test_splitting_compares_the_sizes_beside_the_larger_one_untrained(saescale, project):
+    root, runs = project
+    code, out, err = saescale("splitting", "pair")
+    assert (code, err) == (0, "") and "untrained control" in out
+    found = read_json(root / "runs" / "pair" / "splitting.json")
+    assert [(p["small"], p["large"], p["trained"]) for p in found["pairs"]] == [(32, 64, True), (32, 64, False)]
+    trained, untrained = found["pairs"]
+    assert trained["n_tokens"] >= 4096 and trained["n_small_alive"] == untrained["n_small_alive"] <= 32
+    assert trained["mutual"] > untrained["mutual"]  # they began with the same directions; the control did not
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["steer", "RUN", "3", "--scale", "ten", "--prompt", "x"], "is no list of scales"),
+    (["steer", "RUN", "3"], "nothing to steer"),
+    (["steer", "RUN", "3", "4", "--prompt", "x"], "2 latents were named"),
+    (["steer", "RUN", "3", "--prompt", ""], "has no token of this model's vocabulary"),
+    (["steer", "RUN", "3", "--prompt", "x", "--tokens-out", "400"], "give a shorter prompt"),
+    (["steer", "RUN", "3", "--prompt", "x", "--tokens-out", "0"], "1 token or more"),
+    (["steer", "RUN", "99", "--prompt", "x"], "numbered 0 to 63"),
+    (["steer", "pair", "--concepts", "1"], "give 2 or more"),
+    (["steer", "nothing", "--concepts", "4"], "there is no sweep"),
+    (["splitting", "pair", "--tokens", "0"], "at least 1")])
+def test_steering_and_splitting_refuse_bad_input_in_one_sentence(saescale, project, arguments, said):
+    code, out, err = saescale(*[project[1][64] if a == "RUN" else a for a in arguments])
+    assert code == 2 and out == "" and err.startswith("saescale: ") and err.count("\n") == 1 and said in err
+
+
+def test_a_sweep_with_one_size_left_is_not_compared(saescale, project):
+    root, runs = project
+    (root / "runs" / "by-id" / runs[32] / "result.json").unlink()
+    code, _, err = saescale("splitting", "pair")
+    assert code == 2 and "1 finished dictionary sizes" in err and "two or more are needed" in err
+
+
+def test_a_silent_latent_cannot_be_steered_by_its_maximum(saescale, project):
+    root, runs = project
+    saescale("latent", runs[64], "3")
+    path = root / "runs" / "pair" / "latents" / runs[64] / "3.json"
+    write_json(path, read_json(path) | {"state": "silent", "max": 0.0})
+    code, _, err = saescale("steer", runs[64], "3", "--prompt", "x")
+    assert code == 2 and "never fired on its text" in err and "--text train" in err
+
+
+def test_a_scored_sweep_gets_the_cards_of_its_best_concepts(project):
+    from saescale.looking import show_best
+
+    class Silent:
+        def stage(self, *_):
+            pass
+
+    root, runs = project
+    made = show_best(Store(root / "runs"), "pair", Silent())
+    assert [(card["run_id"], card["latent"], card["concept"]["concept"]) for card in made] == [
+        (runs[64], 9, "message"), (runs[64], 5, "import")]

@@ -44,7 +44,7 @@ EXECUTION_KEYS = {
     "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
     "cluster.kernels": "cpu",
     "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
-    "cluster.ranks": 2, "cluster.shard_above_gb": 0.5,
+    "cluster.ranks": 2, "cluster.shard_above_gb": 0.5, "cluster.rank_timeout_s": 60.0,
     "budget.tolerance": 0.5, "budget.min_steps": 1,
     "budget.min_warmups": 0, "activations.source": "live",
     "cluster.job": {"gpus": 8, "gpu_type": "h100", "cpus": 4, "memory": "9G", "time": "9h", "partition": "gpu", "nodes": 2,
@@ -127,8 +127,8 @@ def test_the_two_lists_above_name_every_setting():
     leaves = {f"{g}.{f.name}" for g, kind in conf.Config.__annotations__.items()
               if dataclasses.is_dataclass(t := getattr(conf, kind, None)) for f in dataclasses.fields(t)}
     elsewhere = {"lm.hook_name", "sae.kind", "sae.sparsity_coeff", "train.lr_reference_latents", "train.lr_power", "budget.flops",
-                 "track.kind", "train.sparsity_warmup_tokens",
-                 "sae.target_l0", "sae.bandwidth", "sae.warmup",
+                 "track.kind", "track.project", "track.entity", "train.sparsity_warmup_tokens",
+                 "sae.target_l0", "sae.bandwidth", "sae.warmup", "data.oversample", "data.oversample_factor",
                  "cluster.rules", "cluster.job", "cluster.slurm"} | {f"activations.{k}" for k in SYNTHETIC}
     assert leaves == {k for k in SCIENCE_KEYS | EXECUTION_KEYS if "." in k} | elsewhere
 
@@ -163,7 +163,7 @@ def test_a_whole_float_is_a_whole_number():
     ("sae.n_latents", 0), ("train.batch_tokens", 0), ("data.n_ctx", 1), ("train.lr", 0.0), ("train.lr", -1.0), ("train.eps", 0),
     ("train.beta1", 1.0), ("train.lr_decay_fraction", 1.0), ("data.held_out_fraction", -0.1), ("seed", -1), ("seed", 2**63),
     ("cluster.workers", 0), ("cluster.ranks", 0), ("cluster.shard_above_gb", -1.0), ("train.n_tokens", 0),
-    ("train.lr_reference_latents", 0), ("train.lr_reference_latents", -4),
+    ("cluster.rank_timeout_s", 0), ("train.lr_reference_latents", 0), ("train.lr_reference_latents", -4),
     ("train.dead_after_tokens", 0), ("data.max_train_tokens", 0), ("sae.k_aux", 0), ("sae.k_aux", 1025),
     ("sae.k", 0), ("sae.k", None)])
 def test_a_value_out_of_range_is_refused_by_name(key, value):
@@ -184,7 +184,7 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
 
 
 def test_more_ranks_than_latents_are_refused():
-    assert refused({"cluster.ranks": 1025}).startswith("cluster.ranks=1025 exceeds sae.n_latents=1024: a rank holds at least one")
+    assert refused({"cluster.ranks": 1025}).startswith("cluster.ranks=1025 exceeds sae.n_latents. Choose cluster.ranks <= 1024")
 
 
 def test_microbatches_are_no_setting_since_some_kinds_select_over_the_batch():

@@ -20,16 +20,21 @@ FIGURES: dict[str, str] = {
     "exponents": "analysis.figures.exponents:draw",
     "learning_rate": "analysis.figures.learning_rate:draw",
     "firing": "analysis.figures.firing:draw",
+    "others": "analysis.figures.others:draw",
     "concept_presence": "analysis.figures.presence:draw",
     "concept_collapse": "analysis.figures.presence_collapse:draw",
     "concept_f50": "analysis.figures.presence_f50:draw",
     "concept_strip": "analysis.figures.presence_strip:draw",
     "concept_completeness": "analysis.figures.presence_complete:draw",
+    "splitting": "analysis.figures.splitting:draw",
+    "steering": "analysis.figures.steering:draw",
+    "oracle": "analysis.figures.oracle:draw",
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
 CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
-MORE_FIGURES = ("learning_rate", "firing")  # (table, fits) of a sweep that has them
+LATENT_FIGURES = ("splitting", "steering")  # (contents of <name>.json) of a sweep that has it
+MORE_FIGURES = ("learning_rate", "firing", "oracle", "others")  # (table, fits) of a sweep that has them
 
 
 def of_sweep(table, fits: dict) -> tuple[str, ...]:
@@ -38,6 +43,8 @@ def of_sweep(table, fits: dict) -> tuple[str, ...]:
 
     def filled(name: str) -> bool:
         block = fits.get(blocks.get(name, name))
+        if isinstance(block, list):  # of estimators
+            return any(record["estimate"] is not None for record in block)
         return bool(block) and not (isinstance(block, dict) and ("reason" in block or block.get("sizes") == []))
 
     shown = [name for name in LAW_FIGURES if name != "valleys" and filled(name)]  # a sweep has its own valleys

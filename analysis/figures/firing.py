@@ -35,7 +35,9 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
 def _dead(ax: Axes, record: dict, colours: dict) -> None:
     """Every run as a dot, a line through the longest horizon of each size."""
     runs, sizes = record["runs"], record["sizes"]
-    ax.plot([r["n_latents"] for r in runs], [r["dead_share"] for r in runs], "o", color=style.QUIET, markersize=3.5, zorder=2)
+    spot = {"color": style.QUIET, "markersize": 3.5, "zorder": 2}
+    (dots,) = ax.plot([r["n_latents"] for r in runs], [r["dead_share"] for r in runs], "o", **spot)
+    style.of_runs(dots, [r["run_id"] for r in runs if "run_id" in r])
     ax.plot([s["n_latents"] for s in sizes], [s["dead_share"] for s in sizes], color=style.INK, linewidth=1.2, zorder=3)
     for size in sizes:
         ax.plot(size["n_latents"], size["dead_share"], "o", color=colours[size["n_latents"]], markersize=6, zorder=4)

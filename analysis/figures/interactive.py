@@ -18,7 +18,8 @@ from matplotlib.patches import Patch
 from analysis.figures.mathtext import pieces, plain
 
 MARKERS = {"o": "circle", "s": "rect", "D": "rectRot", "d": "rectRot", "^": "triangle", "v": "triangle", "*": "star"}
-MARKERS |= {"X": "crossRot", "x": "crossRot", "P": "cross", "+": "cross", ".": "circle"}
+MARKERS |= {"X": "crossRot", "x": "crossRot", "P": "cross", "+": "cross", ".": "circle", "<": "triangle", ">": "triangle"}
+TURNED = {"v": 180, "<": 270, ">": 90}
 DASHES = {"-": [], "--": [6, 4], ":": [2, 3], "-.": [6, 3, 2, 3]}
 PX = 96 / 72  # matplotlib's points in a browser's pixels
 
@@ -33,7 +34,7 @@ def describe(figure: Figure) -> dict | None:
     Call it after the figure was saved: ticks and limits are then those of the picture.
     """
     figure.draw_without_rendering()
-    axes = figure.axes
+    axes = [ax for ax in figure.axes if ax.get_visible()]
     try:
         panels = [_panel(ax) for ax in axes]
     except NotPlain:
@@ -68,7 +69,8 @@ def _axis(axis) -> dict:
     low, high = sorted(map(float, axis.get_view_interval()))
     located = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=False)
     ticks = [[_short(at), plain(label.get_text())] for at, label in located if low <= at <= high]
-    return {"label": pieces(axis.get_label_text()), "log": axis.get_scale() == "log", "limits": [low, high], "ticks": ticks}
+    about = {"label": pieces(axis.get_label_text()), "log": axis.get_scale() == "log", "limits": [low, high], "ticks": ticks}
+    return about | ({"reverse": True} if axis.get_inverted() else {})
 
 
 def _line(ax: Axes, line: Line2D) -> list[dict]:
@@ -82,7 +84,7 @@ def _line(ax: Axes, line: Line2D) -> list[dict]:
         look |= {"line": line.get_linewidth() * PX, "dash": DASHES[line.get_linestyle()]}
     if marker:
         look |= {"marker": marker, "size": round(line.get_markersize() * PX / 2, 2), "face": _hex(line.get_markerfacecolor())}
-        look |= {"turned": 180} if line.get_marker() == "v" else {}
+        look |= {"turned": TURNED[line.get_marker()]} if line.get_marker() in TURNED else {}
     points = points if line.get_transform() == ax.transData else _in_data(ax, line.get_transform(), points)
     return [_series(points, look, line, getattr(line, "runs", []))]
 
@@ -91,7 +93,7 @@ def _collection(ax: Axes, found: Collection) -> list[dict]:
     if isinstance(found, LineCollection):
         look = _look(found.get_colors()[0], found.get_alpha()) | {"line": float(found.get_linewidths()[0]) * PX, "dash": []}
         broken = [row for segment in found.get_segments() for row in (*segment, [np.nan, np.nan])]
-        return [_series(np.array(broken), look, found)]
+        return [_series(np.array(broken), look, found)] if broken else []
     if isinstance(found, PathCollection):
         return _scattered(found)
     if isinstance(found, PolyCollection):
@@ -102,7 +104,8 @@ def _collection(ax: Axes, found: Collection) -> list[dict]:
 
 def _scattered(found: PathCollection) -> list[dict]:
     """One series per colour of a scatter."""
-    points, colours = np.asarray(found.get_offsets(), float), found.get_facecolors()
+    points, faces, edges = np.asarray(found.get_offsets(), float), found.get_facecolors(), found.get_edgecolors()
+    colours = faces if len(faces) else edges
     colours = np.broadcast_to(colours, (len(points), 4)) if len(colours) in (1, len(points)) else None
     if colours is None:
         raise NotPlain
@@ -110,7 +113,7 @@ def _scattered(found: PathCollection) -> list[dict]:
     runs, out = getattr(found, "runs", []), []
     for colour in np.unique(colours, axis=0):
         of_colour = np.flatnonzero((colours == colour).all(axis=1))
-        look = _look(colour, None) | {"marker": "circle", "size": round(size, 2), "face": _hex(colour)}
+        look = _look(colour, None) | {"marker": "circle", "size": round(size, 2), "face": _hex(colour) if len(faces) else "none"}
         out.append(_series(points[of_colour], look, found, [runs[i] for i in of_colour] if runs else []))
     return out
 
@@ -147,7 +150,7 @@ def _text(ax: Axes, text) -> dict:
     at = np.array([text.get_position()], float)
     at = at[0] if text.get_transform() == ax.transData else _in_data(ax, text.get_transform(), at)[0]
     return {"x": _short(at[0]), "y": _short(at[1]), "words": plain(text.get_text()), "colour": _hex(text.get_color()),
-            "side": text.get_horizontalalignment(), "height": text.get_verticalalignment()}
+            "side": text.get_horizontalalignment(), "height": text.get_verticalalignment(), "turn": float(text.get_rotation())}
 
 
 def _in_data(ax: Axes, transform, points: np.ndarray) -> np.ndarray:
@@ -167,8 +170,10 @@ def _legend(legend: Legend | None) -> dict | None:
 
 
 def _key(handle) -> dict:
+    if isinstance(handle, LineCollection):  # what stands for an error bar
+        return _look(handle.get_colors()[0], None) | {"line": 1.5, "dash": []}
     if not isinstance(handle, Line2D):
-        return _look(handle.get_facecolor() if isinstance(handle, Patch) else "black", None) | {"fill": True}
+        return _look(handle.get_facecolor() if isinstance(handle, Patch) else handle.get_facecolor()[0], None) | {"fill": True}
     drawn, marker = handle.get_linestyle() in DASHES, MARKERS.get(handle.get_marker())
     look = _look(handle.get_color(), None) | {"line": handle.get_linewidth() if drawn else 0}
     look |= {"dash": DASHES[handle.get_linestyle()]} if drawn else {}

@@ -16,7 +16,7 @@ COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#c
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep figures share one signature)
     """Rows: fvu, delta_ce. Left, x: measured l0 at the size with the most wanted l0s. Right, x: n_latents at the wanted l0 with
-    the most sizes. Log-log; one line per kind through the means over seeds."""
+    the most sizes. Log-log; one line per kind through the means over seeds, bars from the least to the largest of them."""
     figure = Figure(figsize=(10.5, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
@@ -57,8 +57,11 @@ def lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, looks: dict) -> None:
         return
     for kind, group in rows.groupby("kind"):
         colour, marker = looks[kind]
-        mean = group.groupby(["n_latents", "wanted_l0"], dropna=False)[[x, y]].mean().reset_index(drop=True).sort_values(x)
-        ax.plot(mean[x], mean[y], color=colour, marker=marker, markersize=4.5, linewidth=1.3)
+        cells = group.groupby(["n_latents", "wanted_l0"], dropna=False)
+        mean = cells[[x, y]].mean().assign(runs=cells["run_id"].agg(list)).reset_index(drop=True).sort_values(x)
+        (line,) = ax.plot(mean[x], mean[y], color=colour, marker=marker, markersize=4.5, linewidth=1.3)
+        ax.vlines(cells[x].mean(), cells[y].min(), cells[y].max(), color=colour, linewidth=2.5, alpha=0.4)
+        style.of_runs(line, mean["runs"])
     style.log_y(ax, rows[y].to_numpy(float))
     if x == "n_latents":
         style.size_ticks(ax.xaxis, sorted(int(n) for n in rows[x].unique()))

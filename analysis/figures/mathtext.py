@@ -59,7 +59,7 @@ def _command(name: str, around: str) -> list[Piece]:
     if name.startswith("math"):  # \mathdefault, \mathrm: their braces fall away
         return []
     symbol = SYMBOLS.get(name, name)
-    return [[f" {symbol} " if symbol in "∝≤≥≈→" else symbol, around]]
+    return [[f" {symbol} " if symbol in "∝≤≥≈→×" else symbol, around]]
 
 
 def _group(body: str, at: int) -> tuple[str, int]:

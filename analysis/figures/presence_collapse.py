@@ -1,5 +1,7 @@
 """The collapsed curve: presence against frequency times alive latents, trained and untrained."""
 
+from textwrap import wrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,7 +48,7 @@ def _panel(ax: Axes, scored: Scored, fit: dict, kind: str, colours: dict) -> Non
     handles += _shared(ax, fit, "trained", style.LAW, "-")
     if kind != "trained":
         handles += _shared(ax, fit, kind, style.INK, "--")
-    cp.legend(ax, handles, _words(fit["joint"][kind], kind), 3)
+    cp.legend(ax, handles, _words(fit["joint"][kind]), 3)
 
 
 def _shared(ax: Axes, fit: dict, kind: str, colour: str, line: str) -> list[Line2D]:
@@ -59,9 +61,9 @@ def _shared(ax: Axes, fit: dict, kind: str, colour: str, line: str) -> list[Line
     return [Line2D([], [], color=colour, linestyle=line, linewidth=1.6, label=f"one, {kind}")]
 
 
-def _words(joint: dict, kind: str) -> str:
+def _words(joint: dict) -> str:
     if joint["q"] is None:
-        return f"{kind}: no exponent: {joint['reason']}"
+        return "\n".join(wrap(f"no exponent: {joint['reason']}", 48))
     words = rf"$f_{{50}} \propto$ n_alive$^{{-q}}$, $q$ = {cp.with_interval(joint['q'], joint['q_interval'])}"
     if joint["collapse_share"] is not None:
         words += f"\none curve keeps {joint['collapse_share']:.0%} of what sizes explain"

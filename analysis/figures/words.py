@@ -30,6 +30,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " window. One line per dictionary size, mean over seeds (dots: single seeds). A third panel shows the measured l0"
         " when it differs between runs, because then the first is not at matched sparsity.",
     ),
+    "others": (
+        "Other tools' dictionaries beside this sweep's",
+        "Stars: SAEs that were trained elsewhere and measured here by `saescale evaluate`, on the same model, hook and held-out"
+        " text as the sweep's own runs (dots, coloured by their training tokens). Left: against the dictionary size; right:"
+        " against the measured l0, without which an error says little. How long and on what the stars were trained is not known"
+        " here, so they are no points of a scaling law.",
+    ),
     "kinds": (
         "Kinds of SAE at the same sparsity",
         "Above: share of the activations' variance that is not reconstructed; below: increase of the language model's loss in"
@@ -101,10 +108,34 @@ WORDS: dict[str, tuple[str, str]] = {
         "One dot per concept at its frequency, filled where the dictionary has a latent for it; one strip per dictionary size,"
         " the small grey dots below it are the untrained dictionary of that size. Orange: a frequency of 1 / n_alive.",
     ),
+    "oracle": (
+        "The law of presence against the truth",
+        "Synthetic features of known directions and rates. Left: the frequency at which half of them have a latent, by the known"
+        " directions and by the labeller of real models, which sees activations only; the black line is what an ideal dictionary"
+        " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
+        " which latents go where they help most.",
+    ),
     "concept_completeness": (
         "How much of a list a dictionary holds",
         "Share of the scored concepts of each category that are present, with 95 % Wilson intervals, against dictionary size;"
         " solid lines are closed lists. Names too rare in the training text to be scored are in no share: a list may be"
         " complete here and still lack its rarest members.",
+    ),
+    "splitting": (
+        "How latents split, and which are new",
+        "Left: the alive latents of the smallest dictionary by how many alive latents of a larger one point their way (decoder"
+        " cosine of 0.7 or more). Middle: share of a larger dictionary's latents that lower the squared error of a smaller one"
+        " when added to it alone (novel; the others say again what it has). Right: the same share by cosine to the nearest latent"
+        " of the smaller dictionary, for bins of ten or more. Dotted: the larger dictionary untrained, from a seed of its own."
+        " Dictionaries of one seed begin with the same directions, so part of what matches was alike before training.",
+    ),
+    "steering": (
+        "Steering by a concept's latent",
+        "The latent is clamped to a multiple of its maximum at every position, the SAE's error kept, and the name's"
+        " log-probability is compared with the model left alone, at the same places of held-out text. Left: the largest"
+        " dictionary. Right: at the positive multiple that is best on half of the places, measured on the other half; bars are"
+        " two standard errors over concepts. Concepts are spaced evenly in frequency, not chosen by score. A large push makes any"
+        " rare word likelier, so read the concept's own latent beside another concept's latent and a random direction of the same"
+        " length and amounts.",
     ),
 }

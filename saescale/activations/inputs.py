@@ -11,10 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saescale.activations import tokens
 from saescale.activations.cache import CacheSource, input_scale, sample
 from saescale.activations.live import LiveSource, Source
 from saescale.activations.lm import LanguageModel
+from saescale.activations.oversample import repeats
 from saescale.activations.stream import Stream
 from saescale.activations.synthetic import SyntheticSource
 from saescale.records.store import Store, read_json, write_json
@@ -62,8 +65,16 @@ class Inputs:
         return InputSample.of(sample(self.train_source, PRE_BIAS_TOKENS) * self.scale)
 
     @cached_property
+    def repeats(self) -> np.ndarray | None:
+        """How often each activation of the training split comes in an epoch; None: once."""
+        data = self.science["data"]
+        if not data.get("oversample"):
+            return None
+        return repeats(self.corpus.train, Path(self.execution["lm_path"]), data["oversample"], data["oversample_factor"])
+
+    @cached_property
     def stream(self) -> Stream:
-        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale)
+        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale, repeats=self.repeats)
 
     @cached_property
     def lm(self) -> LanguageModel | None:

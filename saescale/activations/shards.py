@@ -16,12 +16,13 @@ from saescale.records.store import Damaged, read_json
 from saescale.sources import is_synthetic
 
 SHARD_BATCHES = 16
+OF_THE_STREAM = frozenset({"data_seed", "oversample", "oversample_factor"})  # what is read how often, and in which order
 
 
 def cache_spec(science: Mapping[str, Any]) -> dict[str, Any]:
     """What the harvested numbers depend on: the key's content."""
     drawn = {"activations": science["activations"]} if is_synthetic(science) else {}
-    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k != "data_seed"}} | drawn
+    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k not in OF_THE_STREAM}} | drawn
 
 
 def cache_key(science: Mapping[str, Any]) -> str:

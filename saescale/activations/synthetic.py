@@ -86,6 +86,10 @@ class SyntheticSource:
         n = (self.n_batches if n_batches is None else n_batches) * self.settings["batch_tokens"]
         return SimpleNamespace(documents=np.arange(n, dtype=np.int64))
 
+    def fired(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(token, feature) of everything that fires in a forward batch: what `batch` of it is the sum of."""
+        return self.firings(_generator(self.settings["seed"], DRAWS, self.first + index))
+
     def batch(self, index: int) -> Tensor:
         """float32 [batch_tokens, d_in], unscaled, rounded to the activation dtype."""
         a, n = self.settings, len(self.truth.rates)

@@ -18,7 +18,7 @@ from typing import Any
 from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
 from saescale.campaign.groups import Group, chunks, groups, harvest_group
-from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk, training_jobs
+from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk, tracking, training_jobs
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -113,6 +113,7 @@ def launch(plan: Plan, store: Store, choice: Choice) -> Outcome:
 
     slurm.check_folder(store.root)
     store.require_writable()
+    tracking(plan)  # refuses before anything is submitted
     lock = Lock(store.root / "launch.lock")
     holder = lock.acquire()
     if holder is not None:
@@ -166,14 +167,15 @@ def known_limits(plan: Plan) -> Limits:
 
 def hand_over(launcher: Launcher, harvest: Group | None, training: Sequence[Group]) -> None:
     """Harvests, then training that waits for them, then the report after everything."""
-    plan, store, first = launcher.plan, launcher.store, list[str]()
+    plan, store, first, asked = launcher.plan, launcher.store, list[str](), tracking(launcher.plan)
     if harvest is not None:
         harvest.jobs = harvest_jobs(harvest.harvests, store, request=dataclasses.asdict(harvest.request))
         first = launcher.hand_over(harvest)
         if launcher.messages or launcher.waiting:
             return  # no training on half a harvest
     for group in training:
-        group.jobs = training_jobs(group.fleets, store, plan.cluster, request=dataclasses.asdict(group.request))
+        aside = {"request": dataclasses.asdict(group.request)} | ({"track": dataclasses.asdict(asked)} if asked else {})
+        group.jobs = training_jobs(group.fleets, store, plan.cluster, **aside)
         launcher.hand_over(group, ("afterok", first))
         if launcher.messages:
             return

@@ -13,7 +13,7 @@ def group_choices() -> dict[str, list[str]]:
     """Group -> its choices, of the project and as installed."""
     found: dict[str, list[str]] = {}
     for path in folders.files("conf"):
-        if len(path.parts) == 2:
+        if len(path.parts) == 2 and path.parts[0] not in folders.DATA:
             found.setdefault(path.parts[0], []).append(path.stem)
     return found
 

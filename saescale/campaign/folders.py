@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+DATA = {"concepts"}  # folders of conf/ that hold data and are no group of settings
 
 
 def folders(name: str) -> list[Path]:

@@ -23,9 +23,11 @@ from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store, append_line, write_json
+from saescale.track.follow import Asked, following, require_wandb
 
 ORPHAN_WAIT_S = 60.0
 EVERYTHING = Choice()
+NOTHING: Mapping[str, list[list]] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Outcome:
 
 def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:
     store.require_writable()
+    asked = tracking(plan)
     await_orphans(plan.runs, store)
     before = states(plan.runs, store)
     refuse_damaged(before)
@@ -63,11 +66,27 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    processes = plan.cluster.workers * plan.cluster.ranks
-    messages = _run(plan, store, harvest_jobs(harvests(todo, store, processes), store), "harvest", progress)
+    lacking: dict[str, list[list]] = {}
+    notes: list[str] = []
+    messages: list[str] = []
+    if harvests_while_training(packed, plan.cluster):
+        lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
+    else:
+        wanted = harvests(todo, store, plan.cluster.workers * plan.cluster.ranks)
+        messages = _run(plan, store, harvest_jobs(wanted, store), "harvest", progress)
     if not messages:
-        messages = _run(plan, store, training_jobs(packed, store, plan.cluster), "train", progress)
-    return Outcome(len(todo), states(plan.runs, store), tuple(messages))
+        with following(store, asked, notes):
+            messages = _run(plan, store, training_jobs(packed, store, plan.cluster, lacking), "train", progress)
+    return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
+
+
+def tracking(plan: Plan, **more: Any) -> Asked | None:
+    """What a mirror of this plan is asked, None when nothing is tracked. Raises ValueError when wandb is not installed."""
+    track = plan.track
+    if track.kind == "off":
+        return None
+    require_wandb()
+    return Asked(plan.sweep.folder_name, track.kind, track.project, track.entity, **more)
 
 
 def await_orphans(runs: Sequence[PlannedRun], store: Store) -> None:
@@ -99,6 +118,14 @@ def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: l
         return run(jobs, at_once, stage, progress)
     except KeyboardInterrupt:
         raise local.Stopped("interrupted. Nothing is lost: launch again to go on.") from None
+
+
+def harvests_while_training(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> bool:
+    """Whether training workers fill the cache themselves before their first step, each the shards that no other has claimed.
+
+    Their start, imports and language model included, is then paid once. It takes as many of them as would harvest.
+    """
+    return cluster.kind == "local" and cluster.ranks == 1 and len(packed) >= cluster.workers
 
 
 @dataclass(frozen=True)
@@ -153,9 +180,17 @@ def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
                          "Nothing was started.")
 
 
-def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig, **aside: Any) -> list[Path]:
-    return [make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
-                             **placed(fleet, cluster)}, **aside) for fleet in packed]
+def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig,
+                  lacking: Mapping[str, list[list]] = NOTHING, **aside: Any) -> list[Path]:
+    """One job per fleet. `lacking`: the shards, by cache, that training jobs are to harvest first."""
+    jobs = []
+    for fleet in packed:
+        ranks, shards = placed(fleet, cluster), lacking.get(fleet[0].execution.get("cache_key"))
+        own = {"rank_timeout_s": cluster.rank_timeout_s} if ranks else {}
+        own |= {"shards": shards} if shards else {}
+        jobs.append(make_job(store, {"stage": "train", "runs": [r.run_id for r in fleet], "execution": dict(fleet[0].execution),
+                                     **ranks}, **aside, **own))
+    return jobs
 
 
 def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class Worker:
         command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
         self.ranks = [Rank(command, attempt, r, env | who, content.get("cwd")) for r, who in ranks.items()]
         self.culprit: Rank | None = None
+        self.given_up: list[Rank] = []  # hung: they were still there after the grace, and were killed
         self.failed_at = 0.0
 
     def poll(self) -> bool:
@@ -99,6 +100,7 @@ class Worker:
             self.culprit = next((r for r in self.ranks if r.process.returncode not in (None, 0, ASKED_TO_STOP)), None)
             self.failed_at = time.monotonic()
         elif time.monotonic() - self.failed_at > GRACE_S:
+            self.given_up += [rank for rank in running if rank not in self.given_up]
             for rank in running:
                 rank.process.kill()
         return not running
@@ -126,11 +128,12 @@ class Worker:
             return None
         how = f"was killed by signal {-code}" if code < 0 else f"stopped with exit code {code}"
         which = f" (rank {first.rank} of {self.n_ranks})" if self.n_ranks > 1 else ""
-        return f"job {self.job.name}{which} {how}: {first.last_words}"
+        hung = ", ".join(str(rank.rank) for rank in self.given_up)
+        return f"job {self.job.name}{which} {how}: {first.last_words}" + (f" Rank {hung} hung and was killed." if hung else "")
 
     def end(self) -> tuple[Rank | None, int]:
         """The rank whose end tells how the job ended, and its exit code; (None, 0) when all ended well."""
-        bad = [r for r in self.ranks if r.process.returncode]
+        bad = [r for r in self.ranks if r.process.returncode and r not in self.given_up]
         first = min(bad, key=lambda r: (r.process.returncode > 0, r is not self.culprit), default=None)
         return first, first.process.returncode if first else 0
 
@@ -225,14 +228,15 @@ def run_in_process(jobs: Sequence[Path], _workers: int, stage: str, progress: Pr
 
 
 def _show(jobs: Sequence[Path], stage: str, progress: Progress) -> None:
+    """The share done of all jobs: one that has not begun counts as the mean of those that have."""
     done = total = 0.0
-    note = ""
+    note, begun = "", 0
     for job in jobs:
         try:
             status = read_json(job / "status.json")
         except Damaged:
             status = None
         if status:
-            done, total = done + status["done"], total + status["total"]
+            done, total, begun = done + status["done"], total + status["total"], begun + 1
             note = status.get("note", "") or note
-    progress.stage(stage, done, total, note)
+    progress.stage(stage, done, total * len(jobs) / max(begun, 1), note)

@@ -55,6 +55,7 @@ class Plan:
     excluded: tuple[dict[str, Any], ...]
     cluster: conf.ClusterConfig
     n_train_tokens: int
+    track: conf.TrackConfig = conf.TrackConfig("off")
 
     @property
     def plan_hash(self) -> str:
@@ -124,9 +125,9 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     facts = Facts(store)
     runs: dict[str, PlannedRun] = {}
     excluded: list[dict[str, Any]] = []
-    available, cluster = 0, None
+    available, cluster, track = 0, None, conf.TrackConfig("off")
     for cell in cells(sweep):
-        cluster = cell.config.cluster
+        cluster, track = cell.config.cluster, cell.config.track
         try:
             science = facts.science(cell.config)
             available = facts.train_tokens(cell.config, science)
@@ -147,7 +148,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     if cluster.ranks > 1 and cluster.kind == "slurm":
         raise ValueError(f"cluster.ranks={cluster.ranks} is for workers of this machine: a job of Slurm has a rank for each of "
                          "its GPUs, cluster.job.nodes x cluster.job.gpus, or cluster.job.ranks_per_node on each node.")
-    return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available)
+    return Plan(sweep, tuple(runs.values()), tuple(excluded), cluster, available, track)
 
 
 def _require_every_grid(sweep: Sweep, runs: Iterable[PlannedRun], excluded: list[dict[str, Any]]) -> None:

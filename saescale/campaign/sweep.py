@@ -12,6 +12,7 @@ from typing import Any
 
 from saescale import config as conf
 from saescale.campaign import compose, folders
+from saescale.campaign.inventories import check_settings
 from saescale.campaign.settings import Base
 from saescale.identity import digest
 from saescale.sources import EXECUTION_SOURCES
@@ -138,11 +139,7 @@ def _check_shape(name: str, raw: Any) -> None:
     for kind in by_kind:
         if kind not in conf.KINDS:
             raise ValueError(f"{where}: by_kind.{kind} is not an SAE kind. Choose one of: {', '.join(conf.KINDS)}.")
-    tokens = concepts.get("scoring_tokens")
-    if concepts and (set(concepts) != {"grid", "scoring_tokens"} or concepts["grid"] not in raw["grids"]
-                     or not isinstance(tokens, int) or tokens < 1):
-        raise ValueError(f"{where}: concepts={concepts!r} must be {{grid: NAME, scoring_tokens: N}}, with NAME one of: "
-                         f"{', '.join(map(str, raw['grids']))}, and N a whole number.")
+    check_settings(where, concepts, list(map(str, raw["grids"])))
 
 
 def _refuse_two_horizons(overrides: Sequence[Override]) -> None:

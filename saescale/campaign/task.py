@@ -8,6 +8,7 @@ whether the job goes back to the queue.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -20,10 +21,13 @@ from typing import Any
 from saescale.campaign import local
 from saescale.campaign.attempts import ending
 from saescale.campaign.meeting import NotMet, RankWorker, Task
-from saescale.records.store import Damaged, read_json
+from saescale.records.store import Damaged, Store, read_json
+from saescale.track import follow
+from saescale.track.follow import following
 
 REQUEUED, STALLED = 75, 76
 KILL_WAIT_S = 300.0
+TRACK_WAIT_S = 10.0  # for the mirror to wandb, when time is short
 
 
 class Asked:
@@ -52,16 +56,32 @@ def run_task(job_dir: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
     worker = begin(job, me, asked)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+    notes: list[str] = []
+    with following(Store(job.parents[1]), mirrored(job, me), notes, lambda: TRACK_WAIT_S if asked.what else math.inf):
+        problem = watch(worker, asked)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
+    if problem is None:
+        return
+    sys.exit(after(asked, worker, problem, me))
+
+
+def watch(worker: local.Worker, asked: Asked) -> str | None:
+    """Pass on what this task is asked until the worker has ended; one sentence unless it ended well."""
     told = None
     while not worker.poll():
         if asked.what != told:
             told = asked.what
             worker.send_signal(signal.SIGUSR2 if asked.requeue else signal.SIGTERM)
         time.sleep(0.1)
-    problem = worker.finish(asked=asked.what)
-    if problem is None:
-        return
-    sys.exit(after(asked, worker, problem, me))
+    return worker.finish(asked=asked.what)
+
+
+def mirrored(job: Path, me: Task) -> follow.Asked | None:
+    """What the mirror of this job's runs is asked: the first task of a job mirrors it, with the key of its environment."""
+    content = read_json(job / "job.json")
+    track = content.get("track") if me.rank == 0 else None
+    return follow.Asked(**{**track, "runs": content["runs"], "token": job.name}) if track else None
 
 
 def begin(job: Path, me: Task, asked: Asked) -> local.Worker:

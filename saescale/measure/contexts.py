@@ -10,7 +10,7 @@ import numpy as np
 
 from saescale.activations.folder import LMFolder
 from saescale.activations.tokens import FlatTokens, TokenSplit
-from saescale.measure.words import decoded_pieces
+from saescale.activations.words import decoded_pieces
 
 SPLITS = ("held_out", "train")
 

@@ -65,13 +65,15 @@ class HeldOut:
             kept[:, :-1] & kept[:, 1:]] for i, (_, kept) in enumerate(self.ce_batches)]
         return torch.cat(rows)
 
-    def losses(self, replace: Any) -> Tensor:
-        """Token losses [prediction] in nats; `replace` maps kept activations [token, d_in] (unscaled), None leaves them."""
+    def losses(self, replace: Any, everywhere: bool = False) -> Tensor:
+        """Token losses [prediction] in nats; `replace` maps activations [token, d_in] (unscaled) at the kept positions, or
+        everywhere, None leaves them."""
         out = []
         for ids, kept in self.ce_batches:
             def patch(value: Tensor, kept: Tensor = kept) -> Tensor:
                 value = value.clone()
-                value[kept] = replace(value[kept])
+                at = torch.ones_like(kept) if everywhere else kept
+                value[at] = replace(value[at])
                 return value
 
             losses = self.lm.token_losses(ids, None if replace is None else patch)
@@ -84,7 +86,8 @@ class HeldOut:
 
     @cached_property
     def ce_zero_ablated(self) -> Tensor:
-        return self.losses(torch.zeros_like)
+        """Zero at every position, also where no SAE stands, as the evaluators of SAELens and dictionary_learning do."""
+        return self.losses(torch.zeros_like, everywhere=True)
 
 
 class Firing(NamedTuple):

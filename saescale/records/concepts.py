@@ -44,6 +44,7 @@ from saescale.records.store import Damaged, read_json, write_json, write_whole
 
 SCHEMA = 2
 TABLE, ABOUT = "concepts.parquet", "concepts.json"
+COSINE = "cosine"  # folder of the same two files by what is known, beside them where the features are synthetic
 DICTIONARIES = ("trained", "untrained", "neurons", "permuted")
 COLUMNS = {
     "run_id": "str", "dictionary": "str", "n_latents": "int64", "n_alive": "int64", "seed": "int64",
@@ -74,21 +75,6 @@ class ConceptRecord:
             known = sorted(set(self.table.loc[self.table["dictionary"] == "trained", "run_id"]))
             raise ValueError(f"{run_id} was not scored for concepts. Choose one of: {', '.join(known)}.")
         return rows[rows["latent"] >= 0].sort_values("score", ascending=False, ignore_index=True)
-
-    def matrix(self) -> dict[str, Any]:
-        """Trained and untrained scores as one row per dictionary and one number per concept: what analysis.presence reads."""
-        concepts = self.concepts
-        keys = ["dictionary", "n_latents", "seed", "run_id"]
-        rows = self.table[self.table["dictionary"].isin(("trained", "untrained"))]
-        order = pd.MultiIndex.from_frame(concepts[["category", "concept"]])
-        dictionaries, scores = [], []
-        for (kind, n_latents, seed, run_id), part in rows.groupby(keys):
-            score = part.set_index(["category", "concept"])["score"].reindex(order)
-            dictionaries.append({"run_id": run_id, "n_latents": int(n_latents), "n_alive": int(part["n_alive"].iloc[0]),
-                                 "seed": int(seed), "trained": kind == "trained"})
-            scores.append([None if pd.isna(s) else float(s) for s in score])
-        named = concepts.rename(columns={"concept": "name"})[["name", "category", "count", "frequency"]]
-        return {"dictionaries": dictionaries, "concepts": named.to_dict("records"), "scores": scores}
 
 
 def write(folder: Path, about: dict[str, Any], table: pd.DataFrame) -> Path:

@@ -25,8 +25,8 @@ class Adam:
     step: Tensor
 
     @classmethod
-    def zeros(cls, n_params: int) -> "Adam":
-        return cls(torch.zeros(n_params), torch.zeros(n_params), torch.zeros(()))
+    def zeros(cls, params: Tensor) -> "Adam":
+        return cls(torch.zeros_like(params), torch.zeros_like(params), torch.zeros(()))
 
     def update(
         self, kernels: ModuleType, spec: "SAESpec", lr: float, params: Tensor, grad: Tensor, unit: Tensor | None

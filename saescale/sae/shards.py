@@ -103,21 +103,21 @@ class ShardedKernels:
         Of equal values those of the higher latents are kept. pre_acts may be of fewer columns, in ascending order.
         """
         n_tokens, width = pre_acts.shape
-        keys = torch.zeros(n_tokens, k, dtype=torch.int64)
+        keys, values = torch.zeros(n_tokens, k, dtype=torch.int64), pre_acts.new_zeros(n_tokens, k)
         mine = min(k, width)
         if mine:
             pairs = self.kernels.top_k(pre_acts, mine)
-            values, latents = pairs.values.view(n_tokens, mine), pairs.latents.view(n_tokens, mine)
-            keys[:, :mine] = _bits(values) << 32 | latents + self.share.first
-            keys[:, :mine].masked_fill_(values == 0, 0)
+            values[:, :mine] = pairs.values.view(n_tokens, mine)
+            rounded = values[:, :mine].float()  # float64 is ranked by its float32, as it is within a share
+            keys[:, :mine] = _bits(rounded) << 32 | pairs.latents.view(n_tokens, mine) + self.share.first
+            keys[:, :mine].masked_fill_(rounded == 0, 0)
         offered = self.ranks.gather(keys).transpose(0, 1).reshape(n_tokens, -1).numpy()
         edge = torch.from_numpy(np.partition(offered, offered.shape[1] - k, axis=1)[:, offered.shape[1] - k])
         kept = keys >= edge.clamp_min(1).unsqueeze(1)
         keys = keys[kept]
         row_offsets = torch.zeros(n_tokens + 1, dtype=torch.int64)
         torch.cumsum(kept.sum(1), 0, out=row_offsets[1:])
-        values = (keys >> 32).to(torch.int32).view(torch.float32)
-        return Pairs(values, kept.nonzero()[:, 0], (keys & 0xFFFFFFFF) - self.share.first, row_offsets)
+        return Pairs(values[kept], kept.nonzero()[:, 0], (keys & 0xFFFFFFFF) - self.share.first, row_offsets)
 
     def batch_top_k(self, pre_acts: Tensor, n_kept: int) -> Pairs:
         """The n_kept largest positive ones of the batch over all shares, exact; of equal values the first by token and latent."""
@@ -146,10 +146,10 @@ class ShardedKernels:
         """Clips by the norm over all shares, in which b_dec counts once."""
         pieces = [grad[: self.b_dec.start], grad[self.b_dec.stop :], *([grad[self.b_dec]] if self.ranks.first else [])]
         squares = sum(float(torch.linalg.vector_norm(piece)) ** 2 for piece in pieces)
-        norm = torch.tensor(self.ranks.totals(squares)[0], dtype=torch.float64).sqrt_().float()
+        norm = torch.tensor(self.ranks.totals(squares)[0], dtype=torch.float64).sqrt_().to(grad.dtype)
         return self.kernels.adam(params, grad, moments, rule, unit, norm)
 
 
 def _bits(values: Tensor) -> Tensor:
     """int64 whose order is that of values >= 0, NaN above all."""
-    return values.abs().view(torch.int32).long()
+    return values.abs().view(torch.int32 if values.dtype == torch.float32 else torch.int64).long()

@@ -26,7 +26,10 @@ class Trainable:
     def __init__(
         self, spec: SAESpec, sae: SAE, input_variance: float, backend: str = "cpu", *, ranks: Ranks = ALONE
     ) -> None:
-        """Takes the weights of `sae` as its start (copied): those of this rank's share. `backend` names the kernels."""
+        """Takes the weights of `sae` as its start (copied): those of this rank's share. `backend` names the kernels.
+
+        It trains in the dtype of these weights: fp32 but for the slow references of tests.
+        """
         self.spec, self.backend, self.ranks = spec, backend, ranks
         self.share = Share.of(spec.n_latents, ranks.rank, ranks.size)
         d_in, n_latents = spec.d_in, len(self.share)
@@ -35,11 +38,11 @@ class Trainable:
         if ranks.size > 1:
             b_dec = slice(n_latents * (2 * d_in + 1), n_latents * (2 * d_in + 1) + d_in)
             self.kernels = ShardedKernels(self.kernels, ranks, self.share, b_dec)
-        self.params = torch.empty(model.n_params(kind, d_in, n_latents))
+        self.params = torch.empty(model.n_params(kind, d_in, n_latents), dtype=sae.W_dec.dtype)
         self.sae = model.views(kind, self.params, d_in, n_latents)
         for name, tensor in sae.params().items():
             self.sae.params()[name].copy_(tensor)
-        self.adam = optim.Adam.zeros(len(self.params))
+        self.adam = optim.Adam.zeros(self.params)
         self.memory = Memory(
             torch.zeros(n_latents, dtype=torch.int64),
             torch.tensor(input_variance, dtype=torch.float64),
@@ -54,7 +57,7 @@ class Trainable:
     @property
     def grad(self) -> Tensor:
         """[n_params], as the last compute_gradients of this process left it."""
-        return kernels.scratch("grad", self.params.shape)
+        return kernels.scratch("grad", self.params.shape, self.params.dtype)
 
     @property
     def grads(self) -> SAE:
@@ -82,8 +85,9 @@ class Trainable:
 
     def compute_gradients(self, x: Tensor, sparsity_scale: float = 1.0) -> Terms:
         """Writes the gradient of the loss on x, before clipping and with the decoder constraint applied, into self.grad."""
-        if x.ndim != 2 or x.shape[1] != self.spec.d_in or len(x) < 1 or x.dtype != torch.float32:
-            raise ValueError(f"a batch has shape {tuple(x.shape)} and dtype {x.dtype}: give float32 [token, {self.spec.d_in}].")
+        if x.ndim != 2 or x.shape[1] != self.spec.d_in or len(x) < 1 or x.dtype != self.params.dtype:
+            raise ValueError(f"a batch has shape {tuple(x.shape)} and dtype {x.dtype}: give "
+                             f"{str(self.params.dtype).removeprefix('torch.')} [token, {self.spec.d_in}].")
         return self.sae.kind.gradients(self, _aligned(x), sparsity_scale)
 
     def _count(self, terms: Terms, norm: Tensor) -> None:
@@ -148,7 +152,7 @@ class Trainable:
         if self.ranks.size == 1:
             return self.sae
         d_in, n_latents, first = self.spec.d_in, self.spec.n_latents, self.ranks.first
-        flat = torch.empty(model.n_params(self.sae.kind, d_in, n_latents)) if first else None
+        flat = self.params.new_empty(model.n_params(self.sae.kind, d_in, n_latents)) if first else None
         shares = [Share.of(n_latents, rank, self.ranks.size) for rank in range(self.ranks.size)] if first else []
         places = [list(share.ranges(d_in, self.n_vectors)) for share in shares]
         for i, (mine, _) in enumerate(self.share.ranges(d_in, self.n_vectors)):

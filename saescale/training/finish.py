@@ -48,7 +48,7 @@ class Bench(Inputs):
     @cached_property
     def stream(self) -> Stream:
         load = forwarded_together(self.train_source, self.ranks) if self.execution.get("source") == "live" else None
-        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale, load)
+        return Stream(self.train_source, self.science["data"]["data_seed"], self.scale, load, self.repeats)
 
     @cached_property
     def held_out(self) -> HeldOut:

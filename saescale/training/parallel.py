@@ -2,7 +2,7 @@
 
 Whoever starts the processes (campaign/local.py, or Slurm with one task per GPU) says who they are by RANK, WORLD_SIZE,
 MASTER_ADDR and MASTER_PORT. Collectives run over gloo on CPU and NCCL on CUDA. A process that dies closes its connections, and
-the others learn of it in their next exchange; one that hangs is given up after TIMEOUT.
+the others learn of it in their next exchange; one that hangs is given up after cluster.rank_timeout_s.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from saescale.activations.stream import Load
 from saescale.sae.ranks import ALONE, Ranks
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # for all to have started
-TIMEOUT = timedelta(minutes=60)  # for one exchange: the first rank may be evaluating while the others wait
+TIMEOUT_S = 900.0  # for one exchange, where the job does not say: the first rank may be evaluating while the others wait
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class RankLost(ValueError):
-    """Another process of the job is gone, or silent for longer than TIMEOUT."""
+    """Another process of the job is gone, or silent for too long."""
 
 
 @contextmanager
-def joined(n_ranks: int) -> Iterator[Ranks]:
+def joined(n_ranks: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
     """The group of the n_ranks processes of this job, which is this process alone where there is one.
 
-    Raises ValueError when the environment does not say who this process is, RankLost when not all come.
+    `timeout_s`: how long one exchange may take; the others wait so long while the first rank evaluates. Raises ValueError when
+    the environment does not say who this process is, RankLost when not all come.
     """
     if n_ranks == 1:
         yield ALONE
@@ -44,11 +45,11 @@ def joined(n_ranks: int) -> Iterator[Ranks]:
     rank, size = _who_we_are(n_ranks)
     try:
         dist.init_process_group(_backend(), timeout=JOIN_TIMEOUT, rank=rank, world_size=size)
-        dist.distributed_c10d._set_pg_timeout(TIMEOUT)
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as e:
         raise RankLost(f"rank {rank} of {size} could not meet the others at {os.environ['MASTER_ADDR']}:"
                        f"{os.environ['MASTER_PORT']} ({_first_line(e)}). Launch again to go on.") from e
-    yield Group(rank, size)
+    yield Group(rank, size, timeout_s)
     dist.destroy_process_group()  # only after a good end: when a rank is lost, the process ends with its connections
 
 
@@ -80,16 +81,19 @@ def _or_lost(exchange: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return exchange(self, *args)
         except RuntimeError as e:
-            raise RankLost(f"rank {self.rank} of {self.size} lost another rank ({_first_line(e)}). What was saved is safe: "
-                           "launch again to go on.") from e
+            said = _first_line(e)
+            how = f"lost another rank ({said})"
+            if "timed out" in said.lower():
+                how = f"waited {self.timeout_s:g} s (cluster.rank_timeout_s) for another rank in vain"
+            raise RankLost(f"rank {self.rank} of {self.size} {how}. What was saved is safe: launch again to go on.") from e
     return wrapped
 
 
 class Group:
     """The processes of one job: see sae.ranks.Ranks. Reductions give every rank the same bits."""
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int, size: int, timeout_s: float) -> None:
+        self.rank, self.size, self.timeout_s = rank, size, timeout_s
 
     @property
     def first(self) -> bool:

@@ -24,11 +24,13 @@ from saescale.activations.cache import harvest_together
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import LanguageModel
 from saescale.activations.shards import shard_tokens
+from saescale.measure.oracle import score_features
 from saescale.measure.score import score_dictionaries
-from saescale.records import record
+from saescale.records import concepts, record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
 from saescale.sae.ranks import ALONE, Ranks
+from saescale.sources import is_synthetic
 from saescale.training import checkpoint, parallel
 from saescale.training.begin import open_trunks, restore, take, trunk_lock
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
@@ -102,33 +104,42 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None,
 def harvest_job(job: Job) -> int:
     """Fill the shards of the activation cache this job was given."""
     science, execution = job.content["science"], job.content["execution"]
-    corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
     lm = LanguageModel(Path(execution["lm_path"]), science["lm"]["hook_name"], science["lm"]["dtype"])
-    folder = job.store.activations_dir(execution["cache_key"])
-    dtype = science["data"]["activation_dtype"]
+    is_full = fill_cache(job, science, lm)
+    job.show(every_s=0)
+    return DONE if is_full else ASKED_TO_STOP
+
+
+def fill_cache(job: Job, science: dict[str, Any], lm: LanguageModel) -> bool:
+    """Harvest the shards this job was given, beside other jobs that were given the same; False when asked to stop on the way."""
+    execution, dtype = job.content["execution"], science["data"]["activation_dtype"]
+    corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
     sources = {split: LiveSource(lm, getattr(corpus, split), dtype) for split in tokens.SPLITS}
     wanted = [(split, shard) for split, shard in job.content["shards"]]
     job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
-    with closing(harvest_together(folder, sources, wanted)) as rows:
+    with closing(harvest_together(job.store.activations_dir(execution["cache_key"]), sources, wanted)) as rows:
         for written, note in rows:
             job.done += written
-            job.show(note)
+            job.show(f"harvest: {note}")
             if job.asked_to_stop():
-                return ASKED_TO_STOP
-    job.show(every_s=0)
-    return DONE
+                return False
+    job.done = 0.0
+    return True
 
 
 def train_job(job: Job) -> int:
-    """Train a fleet: restore its trunks, step them over the stream, evaluate and record each run at its end.
+    """Train a fleet: restore its trunks, step them over the stream, evaluate and record each run at its end. Before, harvest what
+    the cache lacks, where the job says so.
 
     With several ranks each has this function to itself, with its own trunks and those that all of them train together.
     """
     configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
     shared = next(iter(configs.values()))
-    with parallel.joined(job.content.get("n_ranks", 1)) as job.ranks:
+    with parallel.joined(job.content.get("n_ranks", 1), job.content.get("rank_timeout_s", parallel.TIMEOUT_S)) as job.ranks:
         trunks = open_trunks(job, configs)
         bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
+        if "shards" in job.content and not fill_cache(job, shared["science"], bench.lm):
+            return ASKED_TO_STOP
         locks = {t.trunk_id: trunk_lock(job.store, t.trunk_id) for t in trunks if t.ranks.first}
         try:
             give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks
@@ -242,7 +253,13 @@ def concepts_job(job: Job) -> int:
         job.done, job.total = done, total
         job.show(note)
 
-    write_json(job.folder / "concepts.json", score_dictionaries(job.store, job.content, show))
+    first = job.content["dictionaries"][0]["run_id"]
+    if is_synthetic(read_json(job.store.run_dir(first) / record.CONFIG)["science"]):
+        by_label = score_features(job.store, job.content, show)
+        concepts.write(job.folder / concepts.COSINE, *by_label["cosine"])
+        concepts.write(job.folder, *by_label["activity"])
+        return DONE
+    concepts.write(job.folder, *score_dictionaries(job.store, job.content, job.folder, show))
     return DONE
 
 

@@ -1,12 +1,13 @@
 """Cards as HTML: whatever tokens hold, the page stays a page."""
 
-import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from analysis.cards import cards_html, write_cards
+from analysis.cards import cards_html, cards_section, write_cards
+from saescale.records.latents import card_path, read_cards
+from saescale.records.store import write_json
 
 NASTY = "</span><script>alert('x')</script>&\"\n\x00"
 
@@ -92,13 +93,26 @@ def test_a_silent_latent_says_so_and_shows_no_places():
 
 def test_the_style_touches_nothing_outside_the_cards():
     css = re.search(r"<style>(.*?)</style>", cards_html([card()]), re.S).group(1)
-    selectors = re.findall(r"([^{}]+)\{", css.replace("@media (prefers-color-scheme: dark) {", ""))
+    selectors = re.findall(r"([^{}]+)\{", css)
     assert all(part.strip().startswith(".latent-cards") for s in selectors for part in s.split(","))
-    assert "prefers-color-scheme: dark" in css
+    assert "light-dark(" in css  # follows the page's own choice of theme
 
 
 def test_the_page_needs_no_network_and_the_same_cards_give_the_same_bytes(tmp_path):
-    page = write_cards(tmp_path, [card(), card(latent=8)])
-    html = page.read_text(encoding="utf-8")
+    for latent in (7, 8):
+        write_json(card_path(tmp_path, "r-n64", latent), card(latent=latent))
+    html = write_cards(tmp_path).read_text(encoding="utf-8")
     assert "http" not in html and "src=" not in html and "@import" not in html and parsed(html).seen.count("svg") == 2
-    assert write_cards(tmp_path, [json.loads(json.dumps(card())), card(latent=8)]).read_text(encoding="utf-8") == html
+    assert write_cards(tmp_path).read_text(encoding="utf-8") == html
+
+
+def test_a_sweep_without_cards_has_no_section(tmp_path):
+    assert cards_section(tmp_path) == ""
+    write_json(card_path(tmp_path, "r-n64", 7), card())
+    assert cards_section(tmp_path).startswith("<h2>Latents</h2>") and "latent 7" in cards_section(tmp_path)
+
+
+def test_cards_of_concepts_come_first_and_those_of_another_schema_are_left_out(tmp_path):
+    for latent, changes in ((1, {"concept": None}), (2, {}), (3, {"schema": 0})):
+        write_json(card_path(tmp_path, "r-n64", latent), card(latent=latent, **changes))
+    assert [c["latent"] for c in read_cards(tmp_path)] == [2, 1]

@@ -127,7 +127,7 @@ def test_mathematics_becomes_text_with_raised_and_lowered_parts():
     parts = [["f", "i"], ["50", "sub"], [" ∝ ", ""], ["C", "i"], ["-q", "sup"], [", all", ""]]
     assert pieces(r"$f_{50} \propto C^{-q}$, all") == parts
     assert plain(r"$\mathdefault{10^{9}}$") == "10⁹"
-    assert plain(r"2.5$\times 10^{-4}$") == "2.5×10⁻⁴"
+    assert plain(r"2.5$\times 10^{-4}$") == "2.5 × 10⁻⁴"
     assert plain("C^q") == "C^q" and plain("$C^q$") == "C^q"
 
 
@@ -141,3 +141,28 @@ def test_what_the_report_is_drawn_with_is_what_its_registry_gave():
         assert hashlib.sha256(content).hexdigest() == digest and f"v{version}".encode() in content[:200]
         assert licence in vendor.joinpath(where).read_text()
         assert b"</script" not in content.lower() and b"<!--" not in content
+
+
+def test_an_axis_that_runs_downwards_and_a_turned_word_stay_so(drawn):
+    drawn[1].plot([1e9, 1e10], [0.5, 0.25])
+    drawn[1].invert_yaxis()
+    drawn[1].text(1e9, 0.3, "rare", rotation=90)
+    (panel,) = describe(drawn[0])["panels"]
+    assert panel["y"]["reverse"] and "reverse" not in panel["x"]
+    assert (panel["texts"][0]["words"], panel["texts"][0]["turn"]) == ("rare", 90)
+
+
+def test_hollow_dots_and_panels_put_aside_are_what_they_are():
+    figure, axes = style.panels(2, 8.0, 4.0)
+    axes[0].scatter([1, 2], [1, 2], facecolors="none", edgecolors="#0a62a8")
+    axes[1].set_visible(False)
+    (panel,) = describe(figure)["panels"]
+    assert (panel["series"][0]["face"], panel["series"][0]["colour"]) == ("none", "#0a62a8")
+
+
+def test_an_error_bar_stands_in_the_legend_in_its_colour(drawn):
+    drawn[1].errorbar([1e9], [0.5], yerr=[0.1], fmt="o", color="#0a62a8", label="seen")
+    drawn[1].legend()
+    (panel,) = describe(drawn[0])["panels"]
+    (entry,) = panel["legend"]["entries"]
+    assert entry["colour"] == "#0a62a8" and all(series["keys"] == [entry["key"]] for series in panel["series"])

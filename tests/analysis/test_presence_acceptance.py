@@ -1,13 +1,25 @@
 """The simulated truth of concept presence: thresholds ~ 1 / n, slope 1.8 per e-fold, 400 concepts, five dictionaries."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.presence import fit_joint, fit_presence
-from analysis.presence_data import Observations, of_record
+from analysis.presence_data import Observations
 
 SIZES = np.array([4096, 16384, 65536, 262144, 1048576])
 SLOPE, CONCEPTS = 1.8, 400
+
+
+def frame_of(record):
+    """Rows of concepts.parquet from scores [dictionary][concept]."""
+    rows = []
+    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
+        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")}
+        about |= {"dictionary": "trained" if d["trained"] else "untrained", "category": "words", "count": 10, "ambiguous": False}
+        for concept, score in zip(record["concepts"], scores, strict=True):
+            rows.append(about | {"concept": concept["name"], "frequency": concept["frequency"], "score": score})
+    return pd.DataFrame(rows)
 
 
 def drawn(seed, f_min=1e-7, slopes=(SLOPE,) * 5, count=SIZES, c=1.0):
@@ -60,4 +72,4 @@ def test_the_result_names_the_count_of_latents_it_used():
     record = {"concepts": [{"name": f"w{i}", "frequency": f} for i, f in enumerate(np.geomspace(1e-5, 1e-2, 60))]}
     record["dictionaries"] = [{"run_id": str(n), "n_latents": n, "n_alive": n, "seed": 0, "trained": True} for n in (256, 512)]
     record["scores"] = rng.random((2, 60)).tolist()
-    assert fit_presence(of_record(record), draws=20)["count"] == "n_alive"
+    assert fit_presence(frame_of(record), draws=20)["count"] == "n_alive"

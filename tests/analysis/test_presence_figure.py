@@ -1,13 +1,24 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.figures import CONCEPT_FIGURES, draw
 from analysis.presence import fit_presence
-from analysis.presence_data import of_record
 
 FREQUENCIES = np.geomspace(1e-4, 1e-2, 140)
+
+
+def frame_of(record):
+    """Rows of concepts.parquet from scores [dictionary][concept]."""
+    rows = []
+    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
+        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")}
+        about |= {"dictionary": "trained" if d["trained"] else "untrained", "category": "words", "count": 10, "ambiguous": False}
+        for concept, score in zip(record["concepts"], scores, strict=True):
+            rows.append(about | {"concept": concept["name"], "frequency": concept["frequency"], "score": score})
+    return pd.DataFrame(rows)
 
 
 def record_with(steps, trained=(True, True, False, False), sizes=(512, 1024, 512, 1024)):
@@ -23,7 +34,7 @@ def record_with(steps, trained=(True, True, False, False), sizes=(512, 1024, 512
 
 
 def drawn(record, name="concept_presence"):
-    frame = of_record(record)
+    frame = frame_of(record)
     fit = fit_presence(frame, draws=50)
     return draw(name, frame, fit), fit
 

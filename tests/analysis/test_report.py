@@ -9,6 +9,7 @@ import pytest
 
 from analysis import figures
 from analysis.report import write_report
+from analysis.report_laws import sections
 from analysis.report_made import environments
 from analysis.sweep_fit import fit_sweep
 
@@ -75,7 +76,7 @@ def test_only_scripts_of_the_policy_run(plain):
     scripts = re.findall(r"<script>(.*?)</script>", plain[1], re.DOTALL)
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', plain[1])
-    assert len(scripts) == 3 and re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert len(scripts) == 4 and re.findall(r"'sha256-([^']+)'", policy) == digests
     assert policy.startswith("default-src 'none'") and "unsafe-inline" not in policy.split("style-src")[0]
 
 
@@ -179,7 +180,7 @@ def test_everything_user_given_is_escaped(page_of):
     assert "<script" not in shown and shown.count("&lt;script&gt;") >= 7
     Balanced().feed(text)
     row = blocks(text)["data-runs"]["rows"][0]
-    assert row.count(NASTY) == 2 and text.count("</script>") == 5
+    assert row.count(NASTY) == 2 and text.count("</script>") == 6
 
 
 def test_runs_without_a_result_and_excluded_cells_are_listed_with_reasons(page_of):
@@ -204,3 +205,23 @@ def test_a_sweep_without_results_still_has_a_page(make_plan, tmp_path):
     df = build_table(plan, tmp_path)
     text = write_report(tmp_path, plan, df, fit_sweep(df, draws=100), []).read_text()
     assert "No exponent yet" in text and "not started" in text
+
+
+def test_cards_of_latents_stand_in_the_report_where_there_are_any(make_plan, make_table, tmp_path):
+    card = {"schema": 1, "run_id": "r-n64", "latent": 7, "kind": "topk", "n_latents": 64, "state": "silent", "concept": None,
+            "text": {"corpus": NASTY, "split": "held_out", "n_tokens": 1000}, "n_fired": 0, "firing_rate": 0.0, "max": 0.0,
+            "histogram": [], "top": [], "buckets": [], "logits": None, "neighbours": []}  # fmt: skip
+    df = make_table()
+    fits = fit_sweep(df, draws=100)
+    without = write_report(tmp_path, make_plan()[0], df, fits, []).read_text()
+    (tmp_path / "latents" / "r-n64").mkdir(parents=True)
+    (tmp_path / "latents" / "r-n64" / "7.json").write_text(json.dumps(card))
+    text = write_report(tmp_path, make_plan()[0], df, fits, []).read_text()
+    assert 'id="latents"' not in without
+    assert "latent 7" in text.split('id="latents"')[1] and "<script" not in markup(text)
+
+
+def test_what_cannot_be_said_is_said_in_one_place_with_its_reason():
+    *_, last = sections({"surface": {"reason": "too few <runs>"}, "convergence": {"reason": "none has"}})
+    assert last.count("<h2>") == 1 and "too few &lt;runs&gt;" in last and "none has" in last
+    assert sections({}) == []

@@ -80,6 +80,19 @@ def test_the_harvest_comes_first_and_covers_each_shard_once(store, workers):
     assert len(shards) == len(set(shards)) >= 2 and {split for split, _ in shards} == {"train", "held_out"}
 
 
+def test_workers_of_this_machine_fill_the_cache_before_they_train_where_as_many_train_as_would_harvest(store, workers):
+    launch(planned(store, "cluster=local", "cluster.workers=2"), store, Silent())
+    assert [s for s, _ in workers.jobs] == ["train", "train"]
+    one, other = (content["shards"] for _, content in workers.jobs)
+    assert one == other and {split for split, _ in one} == {"train", "held_out"}
+
+
+def test_a_fleet_of_fewer_workers_than_would_harvest_is_harvested_for(store, workers):
+    launch(planned(store, "cluster=local", "cluster.workers=5"), store, Silent())
+    assert {s for s, _ in workers.jobs} == {"harvest", "train"}
+    assert not [content for stage, content in workers.jobs if stage == "train" and "shards" in content]
+
+
 def test_runs_of_one_trunk_go_to_one_job(store, workers):
     plan = planned(store, "cluster.workers=2")
     launch(plan, store, Silent())
@@ -154,3 +167,16 @@ def test_states_of_a_plan_are_those_of_its_runs(store):
     plan = planned(store)
     found = states(plan.runs, store)
     assert list(found) == [r.run_id for r in plan.runs] and {s.state for s in found.values()} == {"new"}
+
+
+def test_a_job_that_has_not_begun_counts_as_the_mean_of_those_that_have(tmp_path):
+    shown, jobs = [], [tmp_path / name for name in "abc"]
+    for job, done in zip(jobs[:2], (30, 10), strict=True):
+        write_json(job / "status.json", {"done": done, "total": 100})
+
+    class Shown:
+        def stage(self, *told):
+            shown.append(told)
+
+    local._show(jobs, "train", Shown())
+    assert shown == [("train", 40.0, 300.0, "")]

@@ -63,7 +63,8 @@ def test_a_sweep_name_with_a_path_is_refused(name):
 
 def test_an_unknown_sweep_is_refused_with_the_known_ones():
     said = refused(name="tinny")
-    assert said.startswith("there is no sweep 'tinny'. Choose one of: demo") and said.endswith("tiny, or add sweeps/tinny.yaml.")
+    assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, demo")
+    assert said.endswith("tiny, or add sweeps/tinny.yaml.")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest():
@@ -126,8 +127,9 @@ def test_the_order_of_overrides_does_not_move_the_folder():
     ("base: lm=bundled\n" + G, "is not a list"), ("base: [lm]\n" + G, "lm' is not known"),
     ("base: [nope=1]\n" + G, "Groups are:"), ("around: 3\n" + G, "around is not a mapping"),
     ("by_kind: {topkk: {sae.k: 1}}\n" + G, "by_kind.topkk is not an SAE kind"),
-    ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "with NAME one of: g"),
-    ("concepts: {grid: g}\n" + G, "with NAME one of: g"), ("question: ${nope}\n" + G, "cannot be read")])
+    ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "grid's NAME one of: g"),
+    ("concepts: {grid: g, scoring_tokens: 0}\n" + G, "N a whole number"), ("concepts: {grid: g, tokens: 3}\n" + G, "must be"),
+    ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"), ("question: ${nope}\n" + G, "cannot be read")])
 def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, text, said):
     project.sweep("bad", text)
     assert said in refused(name="bad") and "sweeps/bad.yaml" in refused(name="bad")

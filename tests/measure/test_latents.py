@@ -25,7 +25,7 @@ PIECES = [f"w{i}" for i in range(30)]
 
 def made_up(kind):
     x = torch.randn(N_TOKENS, D, generator=torch.Generator().manual_seed(3))
-    spec = SAESpec("topk", D, 20, k=3, k_aux=2) if kind == "topk" else SAESpec("relu_l1", D, 20, sparsity_coeff=1.0)
+    spec = SAESpec("topk", D, 20, k=15, k_aux=2) if kind == "topk" else SAESpec("relu_l1", D, 20, sparsity_coeff=1.0)
     return init(spec, 1, InputSample.of(x)), x
 
 

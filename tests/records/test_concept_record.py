@@ -32,14 +32,6 @@ def test_what_is_written_is_read_back_and_missing_numbers_stay_missing(tmp_path,
     assert found.concepts["concept"].tolist() == ["emu", "cat"]
 
 
-def test_the_matrix_has_one_row_per_trained_or_untrained_dictionary(tmp_path, table):
-    concepts.write(tmp_path, {}, table)
-    found = concepts.read(tmp_path).matrix()
-    assert [d["trained"] for d in found["dictionaries"]] == [True, False]
-    assert [c["name"] for c in found["concepts"]] == ["emu", "cat"]
-    assert found["scores"] == [[None, 2 / 3], [None, 0.1]]
-
-
 def test_the_best_latents_of_a_run_leave_out_concepts_without_one(tmp_path, table):
     concepts.write(tmp_path, {}, table)
     record = concepts.read(tmp_path)

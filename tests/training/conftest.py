@@ -37,6 +37,8 @@ set:
 by_kind:
   topk: {sae.k: 4}
   relu_l1: {sae.sparsity_coeff: 1.0}
+  jumprelu: {sae.sparsity_coeff: 0.3, sae.bandwidth: 0.5}
+  jumprelu_tanh: {sae.sparsity_coeff: 0.3}
 grids:
   grid:
     sae.n_latents: [24]

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from saescale.campaign import local
 from saescale.campaign.launch import training_jobs
 from saescale.campaign.local import Worker
+from saescale.kinds import KINDS
 from saescale.records import record
 
 TWO = ("cluster=local", "cluster.workers=1", "cluster.ranks=2")
+FOUR = ("cluster=local", "cluster.workers=1", "cluster.ranks=4")
 MIXED = ("sae.n_latents=16,40", "train.n_tokens=9600,19200")
 ALL_SHARDED = ("cluster.shard_above_gb=0", "cluster.checkpoint_s=0")
 SLOW = ("sae.n_latents=1024", "train.n_tokens=76800")
@@ -89,17 +92,18 @@ def test_a_rank_killed_mid_step_ends_the_job_soon_with_one_sentence_and_the_job_
     assert rows == [json.loads(line)["step"] for line in expected["metrics.jsonl"].splitlines()]
 
 
-def test_sharded_runs_of_several_kinds_end_at_the_held_out_error_of_one_process(bed):
-    kinds = ("sae=topk,matryoshka,gated", "sae.n_latents=40", "train.n_tokens=19200")
+def test_runs_of_every_kind_sharded_over_four_ranks_end_at_the_held_out_error_of_one_process(bed):
+    kinds = (f"sae={','.join(KINDS)}", "sae.n_latents=40", "train.n_tokens=19200")
     alone = bed.another("alone")
     assert alone.launch(*kinds).exit_code == 0
-    outcome = bed.launch(*kinds, *TWO, *ALL_SHARDED)
+    outcome = bed.launch(*kinds, *FOUR, *ALL_SHARDED)
     assert outcome.exit_code == 0, outcome.messages
+    assert set(the_job(bed)[1]["homes"].values()) == {None}
     found, expected = bed.left_by(bed.plan(*kinds)), alone.left_by(alone.plan(*kinds))
-    assert found.keys() == expected.keys() and len(found) == 3
-    for run_id, left in found.items():
-        for name in ("fvu", "objective"):
-            assert left["metrics"][name] == pytest.approx(expected[run_id]["metrics"][name], rel=WITHIN), run_id
+    assert found.keys() == expected.keys() and len(found) == len(KINDS)
+    for name in ("fvu", "objective"):
+        got, wanted = ({run_id: left["metrics"][name] for run_id, left in each.items()} for each in (found, expected))
+        assert got == pytest.approx(wanted, rel=WITHIN), name
 
 
 def test_a_signal_to_one_rank_stops_all_at_one_step_with_everything_saved(bed):
@@ -119,3 +123,28 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_with_everything_saved(bed):
     assert [rank.process.returncode for rank in worker.ranks] == [4, 4]
     newest = {max(p.stem for p in bed.checkpoints(r).glob("step-*.json")) for r in plan.runs}
     assert len(newest) == 1 and newest != {"step-0000000600"}
+
+
+def test_a_rank_that_hangs_is_given_up_after_the_configured_time_and_the_job_goes_on(bed, monkeypatch):
+    monkeypatch.setattr(local, "GRACE_S", 1.0)
+    runs, patience = ("sae.n_latents=512", "train.n_tokens=76800"), "cluster.rank_timeout_s=8"
+    jobs = training_jobs([claimed(bed, *runs)], bed.store, bed.plan(*runs, *TWO, *ALL_SHARDED, patience).cluster)
+    worker = Worker(jobs[0], json.loads((jobs[0] / "job.json").read_text()))
+    plan = bed.plan(*runs)
+    try:
+        give_up = time.monotonic() + 120
+        while not list(bed.checkpoints(plan.runs[0]).glob("step-*.json")):
+            assert not worker.poll() and time.monotonic() < give_up
+            time.sleep(0.02)
+        worker.ranks[1].process.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        worker.wait()
+    finally:
+        for rank in worker.ranks:
+            rank.process.kill()
+    assert 7 < time.monotonic() - stopped < 60
+    said = worker.finish()
+    assert "(rank 0 of 2) stopped with exit code 3: rank 0 of 2 waited 8 s (cluster.rank_timeout_s) for another rank" in said
+    assert said.endswith("Rank 1 hung and was killed.")
+    assert bed.launch(*runs).exit_code == 0
+    assert not [note for note in bed.left_by(plan).values() if note["steps"] != 600]

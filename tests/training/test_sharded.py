@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from saescale.campaign import placement
 from saescale.campaign.local import joint_environment
 from saescale.campaign.plan import PlannedRun
+from saescale.sae import model
 from saescale.sae.kernels import cpu
 from saescale.sae.model import InputSample
+from saescale.sae.ranks import ALONE
 from saescale.sae.shards import ShardedKernels, Share
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
@@ -34,6 +37,7 @@ SPECS = {
 }
 TERMS = ("loss", "sum_sq_error", "l0", "aux_loss")
 STEPS, RESUMED_AT = 24, 14
+STEPS_IN_DOUBLE = 50
 
 
 def batches(n, seed=0):
@@ -65,6 +69,15 @@ def train(trainable, xs):
     for x in xs:
         trainable.step(x, 1e-2, 0.5)
     return trainable
+
+
+def trained_in_double(spec, ranks=ALONE):
+    xs = batches(STEPS_IN_DOUBLE)
+    start, sample = model.init(spec, 0, InputSample.of(xs[0])), InputSample.of(xs[0])
+    double = replace(start, **{name: getattr(start, name).double() for name in model.WEIGHTS},
+                     own={name: tensor.double() for name, tensor in start.own.items()})
+    share = Share.of(spec.n_latents, ranks.rank, ranks.size)
+    return train(Trainable(spec, share.of_sae(double), sample.variance, ranks=ranks), xs.double())
 
 
 class Counted:
@@ -105,7 +118,9 @@ def process(folder: Path, size: int) -> None:
             resumed.load_whole(load_file(folder / f"{name}-one.safetensors"))
             continued = train(resumed, xs[RESUMED_AT:]).whole_sae()
             stats = made.read_stats()
+            double = trained_in_double(spec, ranks).whole_sae()
             if ranks.first:
+                found |= as_tensors(f"{name}/double", double.params())
                 found |= as_tensors(f"{name}/terms", terms) | as_tensors(f"{name}/grads", grads)
                 found |= as_tensors(f"{name}/trained", whole.params()) | as_tensors(f"{name}/own", whole.own)
                 found |= as_tensors(f"{name}/resumed", continued.params())
@@ -171,6 +186,13 @@ def test_sharded_training_ends_at_the_weights_of_one_process(found, one, name):
     close(under(found[0], f"{name}/trained"), trained.sae.params(), 1e-4)
     close(under(found[0], f"{name}/own"), trained.sae.own, 1e-4)
     assert int(found[0][f"{name}/n_dead"]) == trained.read_stats()["n_dead"]
+
+
+@every_kind
+def test_in_float64_the_weights_after_fifty_sharded_steps_are_those_of_one_process(found, name):
+    alone = trained_in_double(SPECS[name]).sae.params()
+    assert all(tensor.dtype == torch.float64 for tensor in alone.values())
+    close(under(found[0], f"{name}/double"), alone, 1e-5)
 
 
 @every_kind

@@ -9,9 +9,16 @@ import pytest
 import torch
 
 from saescale.activations.inputs import Inputs
-from saescale.campaign.launch import harvest_jobs, harvests
+from saescale.campaign import local
+from saescale.campaign.launch import harvest_jobs, harvests, missing, training_jobs
+from saescale.records import record
 
 LIVE = "activations=live"
+
+
+class Silent:
+    def stage(self, *_):
+        pass
 
 
 def test_live_activations_give_the_very_same_runs_as_harvested_ones_and_keep_nothing(bed, undisturbed):
@@ -21,6 +28,18 @@ def test_live_activations_give_the_very_same_runs_as_harvested_ones_and_keep_not
     assert live.launch(LIVE).exit_code == 0
     assert live.left_by(live.plan()) == undisturbed
     assert not list(live.store.root.glob("activations/*/*.bin")) and not list(live.store.root.glob("jobs/harvest-*"))
+
+
+def test_a_training_job_that_fills_the_cache_first_leaves_the_very_same_runs(bare, harvested, undisturbed):
+    shutil.copytree(harvested / "corpora", bare.store.root / "corpora")
+    plan = bare.plan()
+    for r in plan.runs:
+        record.claim(bare.store.run_dir(r.run_id), r.science, r.execution)
+    lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(plan.runs, bare.store)}
+    jobs = training_jobs([plan.runs], bare.store, plan.cluster, lacking)
+    assert local.run_in_process(jobs, 1, "train", Silent()) == []
+    assert bare.left_by(plan) == undisturbed
+    assert not list(bare.store.root.glob("jobs/harvest-*"))
 
 
 def test_live_activations_give_the_very_same_batches(bed):

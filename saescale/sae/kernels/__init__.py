@@ -80,16 +80,17 @@ def pre_activations(x: Tensor, W_enc: Tensor, b_enc: Tensor, precision: str) -> 
 
     precision "bfloat16": x and W_enc are rounded to bf16 for this product, which accumulates in fp32 and is rounded to bf16 too;
     bias and result are fp32. What the encoder multiplies is the only thing this rounds: weights, decoder and gradients stay fp32.
+    An SAE in float64 has its pre-activations in float64.
     """
     shape = (len(x), W_enc.shape[1])
-    out = scratch("pre_acts", shape)
+    out = scratch("pre_acts", shape, x.dtype)
     if precision == "float32":
         return torch.addmm(b_enc, x, W_enc, out=out)
     rounded = torch.mm(x.bfloat16(), W_enc.bfloat16(), out=scratch("rounded", shape, torch.bfloat16))
     return out.copy_(rounded).add_(b_enc)
 
 
-_scratch: dict[str, Tensor] = {}
+_scratch: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -97,7 +98,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float3
 
     Fresh memory of this size comes from the operating system page by page, which took 15 % of the time of the encoder matmul.
     """
-    size = math.prod(shape)
-    if name not in _scratch or len(_scratch[name]) < size:
-        _scratch[name] = torch.empty(size, dtype=dtype)
-    return _scratch[name][:size].view(shape)
+    size, key = math.prod(shape), (name, dtype)
+    if key not in _scratch or len(_scratch[key]) < size:
+        _scratch[key] = torch.empty(size, dtype=dtype)
+    return _scratch[key][:size].view(shape)

@@ -42,8 +42,12 @@ def denormals_flushed() -> Iterator[None]:
 def top_k(pre_acts: Tensor, k: int) -> Pairs:
     """The k largest pre-activations of each token, through a ReLU. pre_acts [token, latent] fp32; pairs are sorted by value.
 
-    Exact: the k largest entries lie in the k chunks with the largest maxima, so only k * chunk entries are ranked.
+    Exact: the k largest entries lie in the k chunks with the largest maxima, so only k * chunk entries are ranked. Entries in
+    float64 are ranked by their float32.
     """
+    if pre_acts.dtype == torch.float64:
+        pairs = top_k(pre_acts.float(), k)
+        return pairs._replace(values=pre_acts.gather(1, pairs.latents.view(-1, k)).clamp_min_(0).view(-1))
     n_tokens, n_latents = pre_acts.shape
     width = next((c for c in CHUNK_WIDTHS if n_latents % c == 0 and n_latents // c >= 4 * k), 1)
     maxima = pre_acts.view(n_tokens, width, n_latents // width).amax(1) if width > 1 else pre_acts
@@ -116,7 +120,7 @@ def dots(pairs: Pairs, W_dec: Tensor, rows: Tensor) -> Tensor:
 
 def sum_pairs(pairs: Pairs, weights: Tensor, n_latents: int) -> Tensor:
     """Sum of weights [pair] over the pairs of each latent: [latent]."""
-    return torch.zeros(n_latents).index_add_(0, pairs.latents, weights)
+    return weights.new_zeros(n_latents).index_add_(0, pairs.latents, weights)
 
 
 def group_by_latent(pairs: Pairs, n_latents: int) -> Groups:
@@ -142,7 +146,7 @@ def adam(
 ) -> Tensor:
     """One step of params down the clipped grad (overwritten), then the rows of `unit` divided by their norms; grad's norm."""
     norm = torch.linalg.vector_norm(grad) if norm is None else norm
-    divisor = None if rule.largest_norm is None else (norm / rule.largest_norm).clamp_min_(1.0)
+    divisor = None if rule.largest_norm is None else (norm / rule.largest_norm).clamp_min_(1.0).float()  # as the fused one wants
     torch._fused_adam_(
         [params], [grad], [moments[0]], [moments[1]], [], [torch.tensor(float(rule.step))],
         lr=rule.lr, beta1=rule.beta1, beta2=rule.beta2, eps=rule.eps,

@@ -56,7 +56,7 @@ class JumpReLUTanh(Thresholded):
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:
         norms = sae.W_dec.norm(dim=1)
         price = torch.tanh(TANH_SCALE * pairs.values * norms[pairs.latents])
-        return (x - x_hat).square().sum(-1) + self.held_out_weight * torch.zeros(len(x)).index_add_(0, pairs.tokens, price)
+        return (x - x_hat).square().sum(-1) + self.held_out_weight * x.new_zeros(len(x)).index_add_(0, pairs.tokens, price)
 
     def gradients(self, trainable: "Trainable", x: Tensor, sparsity_scale: float) -> Terms:
         """Forward and backward of one batch x [token, d_in]; sparsity_scale in [0, 1] is the ramp of sparsity_coeff."""

@@ -31,7 +31,7 @@ class ReluL1(PenaltyKind):
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:
         norms = sae.W_dec.norm(dim=1)
-        penalty = torch.zeros(len(x)).index_add_(0, pairs.tokens, pairs.values * norms[pairs.latents])
+        penalty = x.new_zeros(len(x)).index_add_(0, pairs.tokens, pairs.values * norms[pairs.latents])
         return (x - x_hat).square().sum(-1) + self.held_out_weight * penalty
 
     def gradients(self, trainable: "Trainable", x: Tensor, sparsity_scale: float) -> Terms:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -99,6 +100,19 @@ def test_arrow_keys_walk_over_the_points_and_enter_picks_the_run(browser):
     assert not tip.is_displayed()
     browser.find_element(By.CSS_SELECTOR, "#picked .clear").click()
     assert not browser.find_element(By.ID, "picked").is_displayed()
+
+
+def test_dragging_looks_closer_and_a_double_click_shows_all_again(browser):
+    canvas = drawn(browser, "loss_vs_compute")
+    limits = "const s = Chart.getChart(arguments[0]).scales; return [s.x.min, s.x.max, s.y.min, s.y.max]"
+    whole = browser.execute_script(limits, canvas)
+    ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(60, 40).release().perform()
+    closer = browser.execute_script(limits, canvas)
+    assert whole[0] < closer[0] < closer[1] < whole[1] and whole[2] < closer[2] < closer[3] < whole[3]
+    assert not browser.find_element(By.ID, "picked").is_displayed()
+    ActionChains(browser).double_click(canvas).perform()
+    assert browser.execute_script(limits, canvas) == whole
+    browser.execute_script("report.events.pick(-1)")
 
 
 def test_the_legend_switches_a_series_off_by_keyboard(browser):

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from saescale.measure.words import decoded_pieces, find_words, read_vocabulary
+from saescale.activations.words import decoded_pieces, find_words, read_vocabulary
 
 PIECES = ["<s>", " is", "is", "inst", "ance", "(", " ", "_x", "self", ".", "\ufffd", "1", " self", "n't", "._", "\n"]
 ID = {piece: i for i, piece in enumerate(PIECES)}
@@ -28,9 +28,9 @@ def test_a_leading_space_starts_a_new_word_and_is_not_part_of_its_name():
     assert found.n_tokens[found.names.index("isinstance")] == 3
 
 
-def test_digits_and_signs_end_a_word():
-    _, found = words_of("(", "inst", "1", "ance", ".", "is", "(")
-    assert found == [("inst", 1), ("ance", 3), ("is", 5)]
+def test_signs_end_a_word_and_digits_belong_to_it_but_do_not_begin_it():
+    _, found = words_of("(", "inst", "1", "ance", ".", "is", "(", "1", "self", ".", "1", "(")
+    assert found == [("inst1ance", 3), ("is", 5)]
 
 
 CUTS = "\ufffd is inst (|( is inst \ufffd|._ is inst (|( is inst n't|<s> is inst (|( is inst <s>|is inst (|( is inst"
@@ -95,10 +95,11 @@ def test_counts_by_token_sequence_equal_a_slow_count_in_the_text():
     found = find_words(tokens, np.zeros(len(tokens)), read_vocabulary(pieces))
     text = "".join(pieces[t] for t in tokens)
     # A space starts a word; inside a run of letters there is none, so runs of letters in the text are the words.
-    slow = Counter(re.findall(r"[a-z_]+", text))
+    pattern = r"(?<![a-z_0-9])[a-z_][a-z_0-9]*"
+    slow = Counter(re.findall(pattern, text))
     fast = {found.names[i]: int(n) for i, n in enumerate(np.bincount(found.name))}
     assert fast == slow
-    ends = [m.end() for m in re.finditer(r"[a-z_]+", text)]
+    ends = [m.end() for m in re.finditer(pattern, text)]
     assert np.cumsum([len(pieces[t]) for t in tokens])[found.last].tolist() == ends
 
 

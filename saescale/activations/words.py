@@ -1,6 +1,6 @@
 """From a stream of tokens to the words it spells: vectorised, by token sequence, without searching text.
 
-A word is a maximal run of letters and underscores, so in source code a word is an identifier (its digits apart).
+A word is a maximal run of letters, digits and underscores that does not begin with a digit: in source code, an identifier.
 An occurrence stands at the word's LAST token: there the model has read all of it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +21,9 @@ class Vocabulary:
     """What segmentation needs to know of each token id; every array is bool [vocabulary]."""
 
     pieces: list[str]  # decoded, a leading space is ' '
-    word: np.ndarray  # spells letters and underscores only, apart from leading spaces
+    word: np.ndarray  # spells letters, digits and underscores only, apart from leading spaces
     spaced: np.ndarray  # starts with a space, so it never continues a word
+    numeric: np.ndarray  # its first character, leading spaces apart, is a digit: no word begins so
     sticks_left: np.ndarray  # not a word, but its first character may belong to the word before it
     sticks_right: np.ndarray  # not a word, but its last character may belong to the word after it
 
@@ -30,12 +32,21 @@ class Vocabulary:
 class Words:
     """The whole words of one token stream, in order."""
 
-    last: np.ndarray  # int64 [occurrence], index of the occurrence's last token
+    start: np.ndarray  # int64 [occurrence], index of the occurrence's first token
+    last: np.ndarray  # int64 [occurrence], index of its last token
     name: np.ndarray  # int32 [occurrence], index into names
     names: list[str]  # the text, without the leading space
     n_tokens: np.ndarray  # int32 [name], tokens of the commonest spelling
     fewest_tokens: np.ndarray  # int32 [name], tokens of the shortest spelling
     n_stream: int  # tokens in the whole stream
+
+
+def vocabulary_of(lm_path: Path) -> Vocabulary:
+    """Of the tokenizer in a language model's folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(Path(lm_path) / "tokenizer.json"))
+    return read_vocabulary(decoded_pieces(tokenizer), tokenizer.all_special_ids)
 
 
 def _byte_level_bytes() -> dict[str, int]:
@@ -69,7 +80,7 @@ def _byte_fallback(piece: str) -> str:
 
 
 def _is_word_character(character: str) -> bool:
-    return character == "_" or character.isalpha()
+    return character == "_" or character.isalnum()
 
 
 def read_vocabulary(pieces: list[str], special_ids: Iterable[int] = ()) -> Vocabulary:
@@ -85,7 +96,8 @@ def read_vocabulary(pieces: list[str], special_ids: Iterable[int] = ()) -> Vocab
     first = np.array([bool(text) and _is_word_character(text[0]) for text in texts], dtype=bool)
     final = np.array([bool(text) and _is_word_character(text[-1]) for text in texts], dtype=bool)
     spaced = np.array([text.startswith(" ") for text in texts], dtype=bool)
-    return Vocabulary(texts, word, spaced, ~word & (first | cuts), ~word & (final | cuts))
+    numeric = np.array([b[:1].isdigit() for b in bare], dtype=bool)
+    return Vocabulary(texts, word, spaced, numeric, ~word & (first | cuts), ~word & (final | cuts))
 
 
 def find_words(tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary) -> Words:
@@ -105,14 +117,14 @@ def find_words(tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary) 
     spelling = _sequence_ids(tokens, start, last - start + 1)
     _, example, spelling, count = np.unique(spelling, return_index=True, return_inverse=True, return_counts=True)
     texts = ["".join(vocabulary.pieces[t] for t in tokens[start[i] : last[i] + 1]).lstrip(" ") for i in example]
-    names, name_of_spelling = np.unique(np.array(texts, dtype=object), return_inverse=True)
     length = (last - start + 1)[example].astype(np.int32)
+    names, name_of_spelling = np.unique(np.array(texts, dtype=object), return_inverse=True)
     fewest = np.full(len(names), np.iinfo(np.int32).max, dtype=np.int32)
     np.minimum.at(fewest, name_of_spelling, length)
     n_tokens = np.zeros(len(names), dtype=np.int32)
     rare_first = np.lexsort((length, count))
     n_tokens[name_of_spelling[rare_first]] = length[rare_first]  # the commonest spelling is written last
-    return Words(last, name_of_spelling[spelling].astype(np.int32), names.tolist(), n_tokens, fewest, len(tokens))
+    return Words(start, last, name_of_spelling[spelling].astype(np.int32), names.tolist(), n_tokens, fewest, len(tokens))
 
 
 def _word_runs(tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +137,7 @@ def _word_runs(tokens: np.ndarray, segment: np.ndarray, vocabulary: Vocabulary) 
     edge = np.append(np.append(True, segment[1:] != segment[:-1]), True)  # [i]: the text changes before token i
     before = np.append(True, vocabulary.sticks_right[tokens])  # [i]: the token before i may hold part of its word
     after = np.append(vocabulary.sticks_left[tokens], True)
-    whole = spaced[start] | ~(edge[start] | before[start])
+    whole = ~vocabulary.numeric[tokens[start]] & (spaced[start] | ~(edge[start] | before[start]))
     whole &= ~(edge[last + 1] | after[last + 1])
     return start[whole], last[whole]
 
