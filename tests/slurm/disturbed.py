@@ -165,7 +165,7 @@ class Disturbance:
         """What was thrown left its marks in the accounting and in the attempts."""
         kinds = [what for what, _ in self.happened]
         assert kinds.count("kill") >= 10 and {"requeue", "node down", "preemption", "time limit"} <= set(kinds), self.happened
-        rows = one_host.said("sacct", "-nXPD", "-S", "now-1hour", "-o", "JobID,State").split()
+        rows = one_host.said("sacct", "-nXPD", "-S", "now-1hour", "-o", "JobID,State").splitlines()
         states = {row.split("|")[1] for row in rows}
         assert "PREEMPTED" in states and states & {"NODE_FAIL", "REQUEUED"}, states
         limited = next(hit for what, hit in self.happened if what == "time limit")
