@@ -114,8 +114,8 @@ def loss_exponents(about: dict, losses: pd.DataFrame) -> dict:
     """Exponents of the held-out fvu and of the features present, measured over sizes, beside the allocation model's.
 
     `losses` are a sweep's rows; seeds are averaged, the longest horizon taken. The model is that of whole features for rays, and
-    with beta = 2 / dimension for manifolds, every feature being one. The Zipf tail alpha = s - 1 gives the limits of theory. The
-    model knows nothing of k, of interference or of training: compare slopes, not levels.
+    has beta = 2 where every feature is a circle (of which one latent fires at a time). The Zipf tail alpha = s - 1 gives the
+    limits of theory. The model knows nothing of k, of interference or of training: compare slopes, not levels.
     """
     generator = about["generator"]
     here = losses[(losses["state"] == "done") & (losses["fvu"] > 0)]

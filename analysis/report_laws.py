@@ -10,7 +10,8 @@ METHODS = {"parametric": "fitted surface", "isoflop": "iso-FLOP valleys", "front
 
 
 def sections(fits: dict) -> list[str]:
-    """One piece of HTML per block that has something to say; fits without these blocks give none."""
+    """One piece of HTML per block that has something to say, and at the end one for the blocks that say why they cannot; fits
+    without these blocks give none."""
     makers = {
         "surface": ("Loss as a law of size and tokens", _surface),
         "allocation": ("The split of compute, three ways", _allocation),
@@ -20,14 +21,16 @@ def sections(fits: dict) -> list[str]:
         "presence": ("Concepts: how rare one may be and have a latent", presence),
         "oracle": ("Synthetic features against their truth", oracle),
     }
-    out = []
+    out, silent = [], []
     for name, (title, make) in makers.items():
         block = fits.get(name)
         if not block or (name == "firing" and not block["sizes"]):
             continue
-        said = f'<p class="quiet">{escape(block["reason"])}</p>' if "reason" in block else make(block)
-        out.append(f"<h2>{title}</h2>\n{said}")
-    return out
+        if "reason" in block:
+            silent.append(f"<dt>{title}</dt><dd>{escape(block['reason'])}</dd>\n")
+        else:
+            out.append(f"<h2>{title}</h2>\n{make(block)}")
+    return [*out, f"<h2>What these runs cannot say</h2>\n<dl>\n{''.join(silent)}</dl>"] if silent else out
 
 
 def _surface(block: dict) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from saescale.campaign import ladder
 from saescale.campaign.local import Progress
-from saescale.campaign.plan import PlannedRun
+from saescale.campaign.plan import Plan, PlannedRun
 from saescale.looking import plain, subject
 from saescale.measure import splitting
 from saescale.measure.steering import ARMS, N_PREFIXES, PREFIX_TOKENS, SCALES, Steering, maxima
@@ -17,6 +17,7 @@ from saescale.records import concepts as concept_record
 from saescale.records import latents as records
 from saescale.records.store import Store, write_json
 
+SHOWN_TOKENS = 32_768
 CONTROL_SEED = 1_000_003  # of the untrained dictionary that splitting is compared with; no run has it as its own
 
 
@@ -57,6 +58,13 @@ def split(folder: Path, plan: Mapping[str, Any], store: Store, n_tokens: int | N
                                "seed": r.science["train"]["seed"]} for r in runs], "pairs": rows}
     write_json(folder / records.SPLITTING, found)
     return found
+
+
+def show_splitting(plan: Plan, store: Store, progress: Progress) -> None:
+    """The comparison a scored sweep's report shows, on few tokens; nothing where its concept grid has one size."""
+    grid = plan.sweep.concepts.get("grid")
+    if len({r.science["sae"]["n_latents"] for r in plan.runs if grid in r.grids}) > 1:
+        split(store.sweep_dir(plan.sweep.folder_name), plan.to_json(), store, SHOWN_TOKENS, progress)
 
 
 def steer_concepts(folder: Path, plan: Mapping[str, Any], store: Store, options: Mapping[str, Any],

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_exchange, cli_latents, cli_laws, cli_study, cli_track, cli_triage
+from saescale import cli_cluster, cli_exchange, cli_harvest, cli_latents, cli_laws, cli_study, cli_track, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -18,7 +18,7 @@ app = typer.Typer(name="saescale", no_args_is_help=True, add_completion=False, r
                   pretty_exceptions_enable=False,
                   help="Scaling laws for sparse autoencoders: plan a sweep, launch it, fit its laws.")
 
-for verbs in (cli_cluster, cli_triage, cli_latents, cli_exchange, cli_track, cli_study):
+for verbs in (cli_cluster, cli_harvest, cli_triage, cli_latents, cli_exchange, cli_track, cli_study):
     verbs.register(app)
 
 
@@ -62,12 +62,14 @@ def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
     from saescale import looking, screen, screen_concepts
     from saescale.campaign.concepts import score
     from saescale.records.concepts import read
+    from saescale.sources import is_synthetic
     from saescale.study import Study
 
     planned, at = _plan(sweep, overrides, store)
     with screen.progress() as bars:
         path = score(planned, at, bars)
-        looking.show_best(at, planned.sweep.folder_name, bars)
+        if not is_synthetic(planned.runs[0].science):  # features have no text to show a latent on
+            looking.show_best(at, planned.sweep.folder_name, bars)
     screen_concepts.show(read(path.parent))
     study = Study.of(sweep, overrides or [], store)
     study.collect()
@@ -98,7 +100,7 @@ def report(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
 @app.command()
 def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
     """The whole way on the bundled model: plan, launch, concepts, collect, fit, figures, report."""
-    from saescale import looking, screen
+    from saescale import across, looking, screen
     from saescale.campaign import concepts
     from saescale.campaign.launch import launch as start
     from saescale.campaign.status import states
@@ -111,6 +113,7 @@ def demo(overrides: Overrides = None, store: StoreRoot = RUNS) -> None:
         if outcome.exit_code == 0 and planned.sweep.concepts:
             concepts.score(planned, at, bars)
             looking.show_best(at, planned.sweep.folder_name, bars)
+            across.show_splitting(planned, at, bars)
     if outcome.exit_code:
         screen.show_outcome(outcome, _again("demo", overrides, store))
         raise typer.Exit(outcome.exit_code)

@@ -15,42 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saescale import kinds
+from saescale import kinds, reading
+from saescale.reading import DataConfig, LMConfig, check_hook
 from saescale.slurm_site import Request, Rule, SlurmConfig
 from saescale.sources import ActivationsConfig
 from saescale.tracking import TRACKS, TrackConfig
 
 KINDS = tuple(kinds.KINDS)
+TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 SPARSITY_WARMUPS = ("tokens", "horizon")
 KERNELS = ("auto", "cpu", "numba")
 PRECISIONS = ("float32", "bfloat16")
 CLUSTERS = ("inprocess", "local", "slurm")
-ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
-HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-
-
-@dataclass(frozen=True)
-class LMConfig:
-    """The language model: `path` of a Hugging Face folder (null: the bundled one), `hook_name` (null: middle layer)."""
-
-    path: str | None
-    hook_name: str | None
-    dtype: str
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """`path`: where the documents are now. Those with a name of `oversample` come `oversample_factor` times in the stream."""
-
-    corpus: str
-    path: str | None
-    held_out_fraction: float
-    n_ctx: int
-    batch_sequences: int
-    max_train_tokens: int | None
-    activation_dtype: str
-    oversample: tuple[str, ...] = ()
-    oversample_factor: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,8 +134,7 @@ class Config:
 
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
-               "data.activation_dtype": (c.data.activation_dtype, ACTIVATION_DTYPES),
-               "lm.dtype": (c.lm.dtype, ("bfloat16", "float32")), "cluster.kind": (c.cluster.kind, CLUSTERS),
+               **reading.choices(c.lm, c.data), "cluster.kind": (c.cluster.kind, CLUSTERS),
                "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
                "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
@@ -167,10 +142,7 @@ def _check_choices(c: Config) -> None:
             raise ValueError(f"{key}={value!r} is not known. Choose one of: {', '.join(allowed)}.")
     if c.cluster.kind == "slurm" and (c.cluster.job is None or c.cluster.slurm is None):
         raise ValueError("cluster.kind='slurm' needs cluster.job and cluster.slurm. Copy conf/cluster/slurm.yaml.")
-    hook = c.lm.hook_name
-    if hook is not None and not (hook.startswith("blocks.") and hook.endswith(HOOK_SITES) and hook.count(".") == 2):
-        raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with SITE one of: "
-                         f"{', '.join(HOOK_SITES)}, or null for the middle of the model.")
+    check_hook(c.lm.hook_name)
 
 
 RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what in (
@@ -282,6 +254,8 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
         return _typed(options[0], value, key)
     if typing.get_origin(kind) in (tuple, dict):
         return _collected(kind, value, key)
+    if isinstance(value, bool) and bool in options:
+        return value
     if isinstance(value, bool):
         value = str(value)
     for option in options:
@@ -291,6 +265,6 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
             return float(value)
         if option is int and isinstance(value, (int, float)) and float(value).is_integer():
             return int(value)
-    names = " or ".join("null" if o is type(None) else {"int": "a whole number", "float": "a number", "str": "text"}[o.__name__]
+    names = " or ".join("null" if o is type(None) else TYPE_NAMES[o.__name__]
                         for o in options)
     raise ValueError(f"{key}={value!r} has the wrong type: it must be {names}.")

@@ -16,8 +16,11 @@ from typing import Any
 
 SCHEMA = 1
 # Dotted science key -> the value that means "as before this key existed".
-NEUTRAL_DEFAULTS: dict[str, Any] = {"sae.target_l0": None, "sae.bandwidth": None, "data.oversample": [],
-                                     "data.oversample_factor": 1}
+NEUTRAL_DEFAULTS: dict[str, Any] = {
+    "sae.target_l0": None, "sae.bandwidth": None, "lm.attention": "eager",
+    "data.packing": "cut", "data.prepend_bos": True, "data.exclude_special_tokens": False,
+    "data.oversample": [], "data.oversample_factor": 1,
+}
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.
 HORIZON_KEYS = frozenset({"train.n_tokens", "train.lr_decay_fraction"})
@@ -100,6 +103,12 @@ def _hashed(parts: Mapping[str, str], without: frozenset[str] = frozenset()) -> 
     """SHA-256 of {"schema": SCHEMA, "science": the parts} as canonical JSON."""
     text = ",".join(part for k, part in parts.items() if k not in without)
     return hashlib.sha256(f'{{"schema":{SCHEMA},"science":{{{text}}}}}'.encode()).hexdigest()
+
+
+def without_neutral(group: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """`block`, the part `group` of a science block, less the keys that have their neutral default: what older stores hashed."""
+    return {k: v for k, v in block.items()
+            if f"{group}.{k}" not in NEUTRAL_DEFAULTS or NEUTRAL_DEFAULTS[f"{group}.{k}"] != v}
 
 
 def fingerprint(science: Mapping[str, Any]) -> str:

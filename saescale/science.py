@@ -56,11 +56,14 @@ def science_block(c: Config, lm: Mapping[str, Any], corpus: Mapping[str, Any]) -
     `lm` gives revision, hook_name, d_in; `corpus` gives corpus_sha256 and tokenizer_sha256.
     """
     return _block(c, {
-        "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype},
+        "lm": {"revision": lm["revision"], "hook_name": lm["hook_name"], "d_in": lm["d_in"], "dtype": c.lm.dtype,
+               "attention": c.lm.attention},
         "data": {"corpus": c.data.corpus, "corpus_sha256": corpus["corpus_sha256"],
                  "tokenizer_sha256": corpus["tokenizer_sha256"], "held_out_fraction": c.data.held_out_fraction,
                  "n_ctx": c.data.n_ctx, "batch_sequences": c.data.batch_sequences, "max_train_tokens": c.data.max_train_tokens,
-                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed, **mix(c)},
+                 "activation_dtype": c.data.activation_dtype, "data_seed": c.data_seed,
+                 "packing": c.data.packing, "prepend_bos": c.data.prepend_bos,
+                 "exclude_special_tokens": c.data.exclude_special_tokens, **mix(c)},
     }, dict(vars(c.eval)))
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import explain, memory, placement, price
+from saescale.campaign import explain, harvest, memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import Plan
@@ -24,9 +24,9 @@ from saescale.records.store import Store
 console = Console(highlight=False, width=None if Console().is_terminal else 100)
 SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds to lay out
 PLAIN_S = 10.0
-STAGES = {"harvest": "harvest activations", "train": "train dictionaries", "concepts": "score concepts", "probe": "measure speed",
-          "latents": "read latents", "steer": "steer", "splitting": "compare dictionaries", "evaluate": "measure the SAE",
-          "sync": "upload to wandb"}
+STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations", "train": "train dictionaries",
+          "concepts": "score concepts", "probe": "measure speed", "latents": "read latents", "steer": "steer",
+          "splitting": "compare dictionaries", "evaluate": "measure the SAE", "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -95,9 +95,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return price.spoken(seconds)
 
 
 def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, store: Store) -> None:
@@ -127,8 +125,8 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
               f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens ({saved:.0%} saved)")
         prose(escape(price.sharing(todo)))
         packed = fleets(todo, plan.cluster)
-        for line in (memory.summary(packed, plan.cluster), *placement.summary(packed, plan.cluster),
-                     *total_lines(totals(plan, todo, store), price.sources_of(todo))):
+        for line in (*harvest.lines(plan, todo, store), memory.summary(packed, plan.cluster),
+                     *placement.summary(packed, plan.cluster), *total_lines(totals(plan, todo, store), price.sources_of(todo))):
             prose(escape(line))
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")

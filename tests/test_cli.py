@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("project")
     (["plan", "tiny", "budget.flops=1e9", "train.n_tokens=512"], "two horizons given"),
     (["plan", "tiny", "train.n_tokens=null", "budget.flops=null"], "two horizons given"),
     (["plan", "../tiny"], "is not a sweep name"),
-    (["plan", "nope"], "synthetic, tiny, or add"),
+    (["plan", "nope"], "synthetic, tiny, "),
     (["plan", "tiny", "sae=grated"], "Choose one of: batchtopk, gated, jumprelu, jumprelu_tanh, matryoshka, relu_l1, topk"),
     (["plan", "tiny", "lm=/no/such/folder"], "/no/such/folder does not exist"),
     (["plan", "tiny", "seed=interval(0,1)"], "cannot be read"),

@@ -31,6 +31,7 @@ LM = {"revision": "a", "hook_name": "blocks.1.hook_resid_post", "d_in": 128}
 CORPUS = {"corpus_sha256": "b", "tokenizer_sha256": "c"}
 # Another allowed value for every key a person may set.
 SCIENCE_KEYS = {
+    "lm.attention": "sdpa", "data.packing": "pack_eos", "data.prepend_bos": False, "data.exclude_special_tokens": True,
     "lm.dtype": "bfloat16", "data.corpus": "text_files", "data.held_out_fraction": 0.2, "data.n_ctx": 64,
     "data.batch_sequences": 16, "data.activation_dtype": "float32", "data.max_train_tokens": 9,
     "sae.n_latents": 512, "sae.k": 8, "sae.aux_coeff": 0.0,
@@ -41,6 +42,9 @@ SCIENCE_KEYS = {
     "data_seed": 1,
 }
 EXECUTION_KEYS = {
+    "lm.name": "gpt2", "lm.revision": "main", "lm.device": "cuda",  # the model they name is in its revision, and so with the text
+    "data.text_field": "content", "data.document_separator": "---", "data.subset": "en", "data.split": "all",
+    "data.revision": "main",
     "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
     "cluster.kernels": "cpu",
     "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
@@ -176,7 +180,8 @@ def test_a_negative_budget_is_refused():
 
 @pytest.mark.parametrize(("key", "value", "choice"), [
     ("sae.kind", "grated", "batchtopk, gated, jumprelu"),
-    ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float16", "float32"),
+    ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float8", "float32"), ("lm.attention", "flash", "eager, sdpa"),
+    ("data.packing", "glue", "cut, pack_eos, pack_bos, pack_bare"),
     ("cluster.kind", "pbs", "inprocess, local, slurm"),
     ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):

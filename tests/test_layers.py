@@ -12,7 +12,7 @@ DOOR = {p.stem for pattern in ("cli*.py", "screen*.py") for p in (ROOT / "saesca
 FLOORS = {**dict.fromkeys(DOOR, 5), "door": 5, "looking": 5, "across": 5, "exchange": 5, "notebook": 5,
           "study": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
-          "slurm_site": 0, "tracking": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
+          "slurm_site": 0, "tracking": 0, "reading": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
 ROOMS = {"hydra": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"},
          "omegaconf": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"},

@@ -39,7 +39,8 @@ def test_a_synthetic_sweep_goes_from_training_to_its_law_beside_the_truth(projec
     for row in found["sizes"]:
         assert row["ideal"] == pytest.approx(rates[round(row["n_alive"]) - 1], rel=0.01)
         assert row["cosine"] == pytest.approx(row["ideal"], rel=0.3) and row["n_present"] >= 0.7 * row["n_latents"]
-    assert found["loss"]["measured"]["loss"] == pytest.approx(found["loss"]["model"]["loss"], abs=0.12)
+    loss = found["loss"]
+    assert loss["model"]["loss"] - 0.1 < loss["measured"]["loss"] < -0.1  # k and interference: no steeper than whole features
     gaps = fits["presence"]["gaps"]
     assert all(row["gap_interval"][0] > 0 for row in gaps)
     drawn = {f["name"] for f in json.loads((folder / "report/figures/figures.json").read_text())}

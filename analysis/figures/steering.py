@@ -23,12 +23,13 @@ def draw(steering: dict) -> Figure:
     sizes = sorted({row["n_latents"] for row in steering["rows"]})
     largest = [row for row in steering["rows"] if row["n_latents"] == sizes[-1]]
     scales = np.array(steering["scales"])
-    for arm, (_, colour, dash, marker) in ARMS.items():
+    for i, (arm, (_, colour, dash, marker)) in enumerate(ARMS.items()):
         curves = np.array([(np.array(r["first"]) + np.array(r["second"])) / 2 for r in largest if r["arm"] == arm])
         axes[0].plot(scales, curves.mean(0), color=colour, linestyle=dash, marker=marker, markersize=4, linewidth=1.4)
         means, bars = zip(*(_over_concepts(steering, n, arm) for n in sizes), strict=True)
         look = {"color": colour, "linestyle": dash, "marker": marker, "linewidth": 1.4}
-        axes[1].errorbar(sizes, means, bars, markersize=4.5, capsize=2, **look)
+        beside = np.array(sizes) * 1.04 ** (i - 1.5)  # so that bars do not hide each other
+        axes[1].errorbar(beside, means, bars, markersize=4.5, capsize=2, **look)
     _label(axes, steering, sizes)
     return figure
 

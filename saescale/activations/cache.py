@@ -8,8 +8,11 @@ other is harvested again.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,58 +21,114 @@ import torch
 from torch import Tensor
 
 from saescale.activations.live import LiveSource
-from saescale.activations.shards import SHARD_BATCHES, has_its_length, shards
+from saescale.activations.shards import SHARD_BATCHES, cache_spec, has_its_length, shards
 from saescale.activations.tokens import TokenSplit
+from saescale.identity import differing_keys
 from saescale.records.lock import Lock
-from saescale.records.store import Damaged, read_json, write_bytes, write_json
+from saescale.records.store import Damaged, read_json, write_json
 
 CLAIMS = "claims"  # folder of the locks of shards being harvested
+SPEC = "spec.json"  # in a cache's folder: what its numbers depend on
 CLAIM_POLL_S = 0.2
 SCALE_BATCHES = 64  # forward batches behind the one input scalar and the sample for the pre-bias
 
 
-def harvest(folder: Path, split: str, source: LiveSource, wanted: list[int]) -> Iterator[int]:
-    """Harvest the shards `wanted`, yielding the activations written after each forward batch."""
-    for shard in wanted:
-        for aside in folder.glob(f".{split}-{shard:05d}.*"):  # left by a killed process
+class Shard:
+    """One shard being written: aside, so that a crash leaves none; its .json, after the rename, makes it whole."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.bin"
+        for aside in folder.glob(f".{name}.*"):  # left by a killed process
             aside.unlink(missing_ok=True)
-        parts = []
-        for index in shards(source.tokens)[shard]:
-            rows = source.stored(index).contiguous()
-            parts.append(rows.view(torch.uint8).numpy().tobytes())
-            yield len(rows)
-        data = b"".join(parts)
-        write_bytes(folder / f"{split}-{shard:05d}.bin", data)
-        write_json(folder / f"{split}-{shard:05d}.json", {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        folder.mkdir(parents=True, exist_ok=True)
+        self.aside = folder / f".{name}.bin.{uuid.uuid4().hex[:8]}"
+        self.file = self.aside.open("wb")
+        self.hash, self.n_bytes = hashlib.sha256(), 0
+
+    def add(self, rows: Tensor) -> None:
+        data = memoryview(rows.contiguous().view(torch.uint8).numpy()).cast("B")
+        self.file.write(data)
+        self.hash.update(data)
+        self.n_bytes += len(data)
+
+    def finish(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.aside, self.path)
+        write_json(self.path.with_suffix(".json"), {"bytes": self.n_bytes, "sha256": self.hash.hexdigest()})
+
+    def drop(self) -> None:
+        """Nothing is left of a shard that was not finished."""
+        with suppress(OSError):
+            self.file.close()
+        self.aside.unlink(missing_ok=True)
 
 
-def harvest_together(folder: Path, sources: Mapping[str, LiveSource],
-                     wanted: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str]]:
-    """Harvest the shards `wanted` beside other processes that may want the same: each shard is made by whoever claims it.
+def harvest(folders: Mapping[str, Path], split: str, source: LiveSource, wanted: Sequence[int]) -> Iterator[int]:
+    """Harvest the shards `wanted` of every hook in `folders`, one forward for all hooks, yielding the activations of each
+    forward batch once they are written."""
+    for shard in wanted:
+        open_shards = {hook: Shard(folder, f"{split}-{shard:05d}") for hook, folder in folders.items()}
+        try:
+            for index in shards(source.tokens)[shard]:
+                for hook, rows in source.stored_at(index, list(folders)).items():
+                    open_shards[hook].add(rows)
+                yield int(source.counts[index])
+            for one in open_shards.values():
+                one.finish()
+        except OSError as e:
+            e.filename = e.filename or str(next(iter(folders.values())))  # a full disk does not say of which file
+            raise
+        finally:
+            for one in open_shards.values():
+                one.drop()
+
+
+def harvest_together(folders: Mapping[str, Path], sources: Mapping[str, LiveSource], wanted: Sequence[tuple[str, int]],
+                     before_each: Callable[[], None] = lambda: None) -> Iterator[tuple[int, str]]:
+    """Harvest the shards `wanted` beside other processes that may want the same: each shard of each hook is made by whoever
+    claims it.
 
     Yields (activations done, note) after each forward batch. A shard another process holds is come back to: it is there then, or
-    its owner is gone and this process makes it.
+    its owner is gone and this process makes it. `before_each` shard may raise to stop.
     """
     waiting = list(wanted)
     while waiting:
         left = []
         for split, shard in waiting:
-            path = folder / f"{split}-{shard:05d}.bin"
-            claim = Lock(folder / CLAIMS / path.stem)
-            if not has_its_length(path) and claim.acquire() is not None:
+            before_each()
+            name = f"{split}-{shard:05d}"
+            claims = {hook: Lock(folder / CLAIMS / name) for hook, folder in folders.items()
+                      if not has_its_length(folder / f"{name}.bin")}
+            mine = {hook: claim for hook, claim in claims.items() if claim.acquire() is None}
+            if len(mine) < len(claims):
                 left.append((split, shard))
-                continue
             try:  # looked at again: it may have been finished just before the claim
-                rows = iter(()) if has_its_length(path) else harvest(folder, split, sources[split], [shard])
-                for n_rows in rows:
-                    claim.beat()
-                    yield n_rows, f"{split} shard {shard}"
+                lacking = {hook: folders[hook] for hook in mine if not has_its_length(folders[hook] / f"{name}.bin")}
+                for n_rows in harvest(lacking, split, sources[split], [shard]) if lacking else ():
+                    for claim in mine.values():
+                        claim.beat()
+                    yield n_rows, f"{split} shard {shard}" + (f", {len(lacking)} hooks" if len(lacking) > 1 else "")
             finally:
-                claim.release()
+                for claim in mine.values():
+                    claim.release()
         if len(left) == len(waiting):
             yield 0, f"waiting for {len(left)} shards that another launch harvests"
             time.sleep(CLAIM_POLL_S)
         waiting = left
+
+
+def check_spec(folder: Path, science: Mapping[str, Any]) -> None:
+    """Write down what these activations depend on, or refuse a folder that was harvested from something else."""
+    spec = cache_spec(science)
+    found = read_json(folder / SPEC)
+    if found is None:
+        write_json(folder / SPEC, spec)
+    elif differs := differing_keys(spec, found):
+        tokenizer = "with another tokenizer, " if any("tokenizer_sha256" in d for d in differs) else ""
+        raise Damaged(f"{folder} was harvested {tokenizer}from something else ({'; '.join(differs)[:300]}): it was moved or "
+                      "renamed by hand. Move it away and launch again.")
 
 
 class CacheSource:

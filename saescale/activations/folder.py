@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import saescale.bundled_lm
 
@@ -19,14 +19,16 @@ class LMFolder:
     """A local Hugging Face folder with config.json, tokenizer.json and safetensors weights."""
 
     path: Path
+    required: ClassVar[tuple[str, ...]] = ("config.json", "tokenizer.json", "*.safetensors")
 
     def __post_init__(self) -> None:
         if not self.path.is_dir():
             raise ValueError(f"the language model folder {self.path} does not exist. Give an existing Hugging Face folder "
                              "with lm=/path/to/folder, or lm=bundled.")
-        missing = [f for f in ("config.json", "tokenizer.json") if not (self.path / f).is_file()]
-        if not list(self.path.glob("*.safetensors")):
-            missing.append("*.safetensors")
+        missing = [f for f in self.required if not list(self.path.glob(f))]
+        if missing == ["tokenizer.json"]:
+            raise ValueError(f"{self.path} has no tokenizer: it lacks tokenizer.json. Save the model's there with "
+                             "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER).")
         if missing:
             raise ValueError(f"{self.path} is not a whole Hugging Face folder: it lacks {', '.join(missing)}. "
                              "Save model and tokenizer there with save_pretrained.")
@@ -67,9 +69,23 @@ class LMFolder:
         return self._number("max_position_embeddings", "n_positions", "n_ctx")
 
     @property
+    def vocab_size(self) -> int:
+        return self._number("vocab_size")
+
+    @property
     def bos_token_id(self) -> int | None:
-        bos = self.config.get("bos_token_id")
-        return bos if isinstance(bos, int) else None
+        return self.token_id("bos")
+
+    def token_id(self, which: str) -> int | None:
+        """Id of the `bos`, `eos` or `pad` token, or None; the first where a model has several."""
+        said = self.config.get(f"{which}_token_id")
+        said = said[0] if isinstance(said, list) and said else said
+        return said if isinstance(said, int) else None
+
+    @property
+    def label(self) -> str:
+        """What messages call the model."""
+        return self.path.name
 
     def hook(self, hook_name: str | None) -> str:
         """The hook asked for, checked against the depth; the residual stream at the middle of the model when None."""
@@ -77,9 +93,14 @@ class LMFolder:
             return f"blocks.{max(self.n_layers // 2 - 1, 0)}.hook_resid_post"
         layer = hook_name.split(".")[1]
         if not layer.isdigit() or int(layer) >= self.n_layers:
-            raise ValueError(f"lm.hook_name={hook_name!r} names layer {layer}, and {self.path.name} has layers "
+            raise ValueError(f"lm.hook_name={hook_name!r} names layer {layer}, and {self.label} has layers "
                              f"0 to {self.n_layers - 1}. Choose one of these.")
         return hook_name
+
+    def hooks(self, hook_name: str | None) -> list[str]:
+        """The hooks a name stands for: `blocks.*.SITE` is that of every layer."""
+        _, star, site = (hook_name or "").partition("blocks.*.")
+        return [f"blocks.{layer}.{site}" for layer in range(self.n_layers)] if star else [self.hook(hook_name)]
 
     def facts(self, hook_name: str | None) -> dict[str, Any]:
         return {"revision": self.revision, "hook_name": self.hook(hook_name), "d_in": self.d_model}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from saescale.activations import tokens
-from saescale.activations.cache import CacheSource, input_scale, sample
+from saescale.activations.cache import CacheSource, check_spec, input_scale, sample
 from saescale.activations.live import LiveSource, Source
-from saescale.activations.lm import LanguageModel
+from saescale.activations.lm import LanguageModel, wanted
 from saescale.activations.oversample import repeats
 from saescale.activations.stream import Stream
 from saescale.activations.synthetic import SyntheticSource
@@ -43,6 +43,7 @@ class Inputs:
         if self.execution.get("source") == "live":
             return LiveSource(self.lm, getattr(self.corpus, split), self.science["data"]["activation_dtype"])
         folder = self.store.activations_dir(self.execution["cache_key"])
+        check_spec(folder, self.science)
         return CacheSource(folder, split, getattr(self.corpus, split), self.science["data"])
 
     @cached_property
@@ -80,4 +81,4 @@ class Inputs:
     def lm(self) -> LanguageModel | None:
         if is_synthetic(self.science):
             return None
-        return LanguageModel(Path(self.execution["lm_path"]), self.science["lm"]["hook_name"], self.science["lm"]["dtype"])
+        return LanguageModel(*wanted(self.science, self.execution))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saescale.activations.tokens import TokenSplit
-from saescale.identity import digest
+from saescale.identity import digest, without_neutral
 from saescale.records.store import Damaged, read_json
 from saescale.sources import is_synthetic
 
@@ -22,7 +22,8 @@ OF_THE_STREAM = frozenset({"data_seed", "oversample", "oversample_factor"})  # w
 def cache_spec(science: Mapping[str, Any]) -> dict[str, Any]:
     """What the harvested numbers depend on: the key's content."""
     drawn = {"activations": science["activations"]} if is_synthetic(science) else {}
-    return {"lm": science["lm"], "data": {k: v for k, v in science["data"].items() if k not in OF_THE_STREAM}} | drawn
+    parts = {group: without_neutral(group, science[group]) for group in ("lm", "data")}
+    return {"lm": parts["lm"], "data": {k: v for k, v in parts["data"].items() if k not in OF_THE_STREAM}} | drawn
 
 
 def cache_key(science: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +23,23 @@ NEAR_DUPLICATE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Document:
+    """`text`, or where it was tokenised before, `ids`. `split_key`: what decides its split instead of its name."""
+
     name: str
     text: str
+    split_key: str | None = None
+    ids: Sequence[int] | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name if self.split_key is None else self.split_key
 
 
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether document `name` belongs to the held-out split.
 
-    The split hashes the document's NAME, not its text: another patch level of Python changes a few
-    lines of many modules, and a module the bundled LM has seen must not move into the held-out set.
+    The split of the standard library and of text_files hashes the document's NAME, not its text: another patch level of Python
+    changes a few lines of many modules, and a module the bundled LM has seen must not move into the held-out set.
     """
     digest = hashlib.sha256(f"saescale-split:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64

@@ -10,15 +10,19 @@ import dataclasses
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
+from saescale.campaign.gather import make_ready
 from saescale.campaign.groups import Group, chunks, groups, harvest_group
-from saescale.campaign.launch import Outcome, harvest_jobs, make_job, refuse_damaged, refuse_full_disk, tracking, training_jobs
+from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
+from saescale.campaign.jobs import make_job
+from saescale.campaign.launch import Outcome, refuse_damaged, tracking, training_jobs
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.queue import Limits, Queue, limits, queue, refuse_unknown_partition, release
 from saescale.campaign.spending import refuse_over_budget, spending
@@ -139,6 +143,7 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
     notes += orphans(plan, store, now)
     if not todo:
         return Outcome(0, before, handed_over=True, notes=tuple(notes))
+    notes += make_ready(todo, store)
     harvest, training = harvest_group(todo, plan, store), groups(todo, plan)
     refuse_full_disk(todo, store)
     everything = [*([harvest] if harvest else []), *training]
@@ -210,6 +215,15 @@ def release_held(store: Store, now: Queue) -> list[str]:
 
 def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]) -> Outcome:
     """Hand over calibration jobs, an array per request."""
+    with launching(plan, store) as launcher:
+        for request, job in jobs:
+            launcher.hand_over(Group("probe", request, jobs=[job], seconds=[60.0]))
+    return Outcome(launcher.handed, {}, tuple(launcher.messages), handed_over=True)
+
+
+@contextmanager
+def launching(plan: Plan, store: Store) -> Iterator[Launcher]:
+    """A launcher for jobs beside the training ones, while no other launch submits from this store."""
     from saescale.campaign import slurm
 
     slurm.check_folder(store.root)
@@ -218,12 +232,9 @@ def submit_probes(plan: Plan, store: Store, jobs: Sequence[tuple[Request, Path]]
     if holder is not None:
         raise ValueError(f"another launch is submitting from this store ({holder}): wait until it is done.")
     try:
-        launcher = Launcher(plan, store, queue(), known_limits(plan), snapshot.take(store), lock)
-        for request, job in jobs:
-            launcher.hand_over(Group("probe", request, jobs=[job], seconds=[60.0]))
+        yield Launcher(plan, store, queue(), known_limits(plan), snapshot.take(store), lock)
     finally:
         lock.release()
-    return Outcome(launcher.handed, {}, tuple(launcher.messages), handed_over=True)
 
 
 def orphans(plan: Plan, store: Store, now: Queue) -> list[str]:

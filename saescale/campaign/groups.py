@@ -9,7 +9,7 @@ from typing import Any
 
 from saescale.campaign import placement
 from saescale.campaign.fleets import fleets
-from saescale.campaign.launch import Harvest, harvests
+from saescale.campaign.harvest import Harvest, harvests
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
 from saescale.records.store import Store

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import getpass
 import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saescale.activations import tokens
-from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import local, placement, price
+from saescale.campaign import local, placement
 from saescale.campaign.choice import Choice
-from saescale.campaign.fleets import fleets, grouped
+from saescale.campaign.fleets import fleets
+from saescale.campaign.gather import make_ready
+from saescale.campaign.harvest import harvest_jobs, harvests, missing, refuse_full_disk, shares_forwards
+from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, states
 from saescale.config import ClusterConfig
-from saescale.identity import digest
 from saescale.records import record
 from saescale.records.lock import owner
-from saescale.records.store import Store, append_line, write_json
+from saescale.records.store import Store, append_line
 from saescale.track.follow import Asked, following, require_wandb
 
 ORPHAN_WAIT_S = 60.0
@@ -62,21 +61,21 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
     placement.refuse_too_large(packed, plan.cluster)
+    notes = make_ready(todo, store, progress)
     refuse_full_disk(todo, store)
     save(plan, store)
     for r in todo:
         record.claim(store.run_dir(r.run_id), r.science, r.execution)
-    lacking: dict[str, list[list]] = {}
-    notes: list[str] = []
+    own: dict[str, list[list]] = {}
     messages: list[str] = []
-    if harvests_while_training(packed, plan.cluster):
-        lacking = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
+    if harvests_while_training(packed, plan.cluster) and not shares_forwards(todo, store):
+        own = {run.execution["cache_key"]: shards for run, shards, _ in missing(todo, store)}
     else:
         wanted = harvests(todo, store, plan.cluster.workers * plan.cluster.ranks)
-        messages = _run(plan, store, harvest_jobs(wanted, store), "harvest", progress)
+        messages = run_stage(plan, store, harvest_jobs(wanted, store), "harvest", progress)
     if not messages:
         with following(store, asked, notes):
-            messages = _run(plan, store, training_jobs(packed, store, plan.cluster, lacking), "train", progress)
+            messages = run_stage(plan, store, training_jobs(packed, store, plan.cluster, own), "train", progress)
     return Outcome(len(todo), states(plan.runs, store), tuple(messages), notes=tuple(notes))
 
 
@@ -105,7 +104,7 @@ def refuse_damaged(found: Mapping[str, RunState]) -> None:
             raise ValueError(f"{s.reason} Nothing was started.")
 
 
-def _run(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: local.Progress) -> list[str]:
+def run_stage(plan: Plan, store: Store, jobs: Sequence[Path], stage: str, progress: local.Progress) -> list[str]:
     """Run the jobs of one stage; returns one sentence per job that did not end well."""
     if not jobs:
         return []
@@ -128,58 +127,6 @@ def harvests_while_training(packed: Sequence[Sequence[PlannedRun]], cluster: Clu
     return cluster.kind == "local" and cluster.ranks == 1 and len(packed) >= cluster.workers
 
 
-@dataclass(frozen=True)
-class Harvest:
-    """What one job harvests: `shards` ([split, number]) of the activation cache that `run` reads, in so many `seconds`."""
-
-    run: PlannedRun
-    shards: list[list]
-    seconds: float
-
-
-def harvests(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Harvest]:
-    """One job per worker for each activation cache that lacks shards."""
-    found = []
-    for run, todo, n_bytes in missing(runs, store):
-        tokens_each = n_bytes / bytes_per_token(run) / len(todo) if todo else 0.0
-        for rank in range(min(workers, len(todo))):
-            shards = todo[rank::workers]
-            found.append(Harvest(run, shards, price.harvest_seconds(run, tokens_each * len(shards))))
-    return found
-
-
-def bytes_per_token(run: PlannedRun) -> int:
-    return run.science["lm"]["d_in"] * price.ACTIVATION_BYTES[run.science["data"]["activation_dtype"]]
-
-
-def harvest_jobs(wanted: Sequence[Harvest], store: Store, **aside: Any) -> list[Path]:
-    return [make_job(store, {"stage": "harvest", "shards": h.shards, "science": dict(h.run.science),
-                             "execution": dict(h.run.execution)}, **aside) for h in wanted]
-
-
-def missing(runs: Sequence[PlannedRun], store: Store) -> list[tuple[PlannedRun, list[list], int]]:
-    """(a run, the shards it lacks as [split, number], their bytes) of every activation cache these runs read."""
-    found = []
-    for key, group in grouped([r for r in runs if price.is_cached(r)], lambda r: r.execution["cache_key"]).items():
-        run = group[0]
-        corpus = tokens.read(store.corpus_dir(run.execution["corpus_key"]))
-        folder = store.activations_dir(key)
-        held_out_tokens = max(max(r.science["eval"].values()) for r in group)
-        todo = [["held_out", i] for i in missing_shards(folder, "held_out", corpus.held_out, held_out_tokens)]
-        todo += [["train", i] for i in missing_shards(folder, "train", corpus.train)]
-        n_tokens = sum(shard_tokens(getattr(corpus, split), i) for split, i in todo)
-        found.append((run, todo, n_tokens * bytes_per_token(run)))
-    return found
-
-
-def refuse_full_disk(runs: Sequence[PlannedRun], store: Store) -> None:
-    needed, free = sum(size for _, _, size in missing(runs, store)), shutil.disk_usage(store.root).free
-    if needed > free:
-        raise ValueError(f"the harvest needs {needed / 1e9:.3g} GB of disk and {store.root} has {free / 1e9:.3g} GB free. "
-                         "Make room, lower data.max_train_tokens, give another --store, or use activations=live. "
-                         "Nothing was started.")
-
-
 def training_jobs(packed: Sequence[Sequence[PlannedRun]], store: Store, cluster: ClusterConfig,
                   lacking: Mapping[str, list[list]] = NOTHING, **aside: Any) -> list[Path]:
     """One job per fleet. `lacking`: the shards, by cache, that training jobs are to harvest first."""
@@ -197,10 +144,3 @@ def placed(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> dict[str, Any
     """Which rank of its job trains which trunk, where the job has several."""
     found = placement.place(fleet, cluster)
     return {"n_ranks": len(found.rank_bytes), "homes": dict(found.homes)} if len(found.rank_bytes) > 1 else {}
-
-
-def make_job(store: Store, content: dict[str, Any], **aside: Any) -> Path:
-    """A job is a directory: everything the worker needs is in it or beside it in the store. `aside` does not name it."""
-    folder = store.job_dir(f"{content['stage']}-{digest(content)[:10]}")
-    write_json(folder / "job.json", content | aside)
-    return folder

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from saescale.activations.folder import LMFolder
-from saescale.campaign import price
+from saescale.campaign import lm_cost, price
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
@@ -66,15 +65,13 @@ def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
 
 
 @cache
-def lm_bytes(path: str | None, tokens: int) -> float:
-    """Libraries, weights in float32, and one forward over `tokens` with its logits and their log-softmax."""
+def lm_bytes(path: str | None, tokens: int, dtype: str = "float32", hub: str | None = None) -> float:
+    """Libraries, weights, and one forward over `tokens` with its logits and their log-softmax."""
     if path is None:
         return 0.0
-    lm = LMFolder(Path(path))
-    halves = (lm.config.get("dtype") or lm.config.get("torch_dtype")) in ("bfloat16", "float16")
-    stored = sum(f.stat().st_size for f in lm.path.glob("*.safetensors"))
-    weights = stored * (2 if halves else 1)
-    return LM_LIBRARIES_BYTES + weights + 4.0 * tokens * (3 * lm.config.get("vocab_size", 0) + 16 * lm.d_model)
+    lm = lm_cost.opened(path, hub)
+    passing = 4.0 * tokens * (3 * lm.config.get("vocab_size", 0) + 16 * lm.d_model)
+    return LM_LIBRARIES_BYTES + lm_cost.weights_bytes(lm, dtype) + passing
 
 
 def reading_bytes(run: PlannedRun) -> float:
@@ -83,7 +80,8 @@ def reading_bytes(run: PlannedRun) -> float:
     batch = SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
     segment = 2 * SEGMENT_BATCHES * batch + BLOCK_TOKENS
     return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch)) \
-        + lm_bytes(run.execution["lm_path"], batch)
+        + lm_bytes(run.execution["lm_path"], batch, run.science["lm"].get("dtype") or "float32",
+                   (run.execution.get("lm_hub") or {}).get("name"))
 
 
 def shared_bytes(run: PlannedRun) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import saescale
 from saescale import config as conf
 from saescale import identity
 from saescale.activations import tokens
+from saescale.activations.corpora import Source, open_corpus
 from saescale.activations.folder import BUNDLED, LMFolder
+from saescale.activations.hub import HubFolder, hub_folder
 from saescale.activations.shards import cache_key
 from saescale.campaign import folders
 from saescale.campaign.sweep import Cell, Sweep, cells
@@ -77,29 +79,41 @@ class Facts:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._lms: dict[str | None, LMFolder] = {}
-        self._documents: dict[tuple, tuple] = {}
+        self._lms: dict[tuple, LMFolder] = {}
+        self._sources: dict[tuple, tuple[Source, str]] = {}
+        self._opened: dict[tuple, tuple[Source, str]] = {}
         self._train_tokens: dict[str, int] = {}
         self._keys: dict[str, tuple[str, str | None]] = {}
 
     def lm(self, c: conf.Config) -> LMFolder:
-        if c.lm.path == "???":
-            raise ValueError("lm.path is missing: give the model's folder with lm=/path/to/folder.")
-        if c.lm.path not in self._lms:
-            self._lms[c.lm.path] = LMFolder(BUNDLED if c.lm.path is None else Path(c.lm.path).expanduser().absolute())
-        return self._lms[c.lm.path]
+        key = (c.lm.path, c.lm.name, c.lm.revision)
+        if key not in self._lms:
+            self._lms[key] = lm_folder(c.lm)
+        return self._lms[key]
 
-    def _key(self, c: conf.Config) -> tuple:
-        return (c.data.corpus, c.data.path, self.lm(c).path, c.data.n_ctx)
+    def source(self, c: conf.Config) -> tuple[Source, str]:
+        """The documents and what identifies them."""
+        lm = self.lm(c)
+        seen = (c.data, lm.path)  # cells by the thousand share one
+        if seen not in self._sources:
+            where = documents_of(c.data)
+            key = (*where.items(), lm.path)
+            if key not in self._opened:
+                source = open_corpus(where, lm)
+                if source.large and c.data.max_train_tokens is None:
+                    raise ValueError("data.max_train_tokens is missing: a corpus of this size is tokenised when it is launched, "
+                                     "so the plan must be told how many training tokens to count on.")
+                self._opened[key] = (source, source.sha256())
+            self._sources[seen] = self._opened[key]
+        return self._sources[seen]
 
     def science(self, c: conf.Config) -> dict[str, Any]:
         if c.activations.is_synthetic:
             return synthetic_science_block(c)
         lm = self.lm(c)
-        key = self._key(c)
-        if key not in self._documents:
-            self._documents[key] = tokens.corpus_facts(c.data.corpus, c.data.path, lm, c.data.n_ctx)
-        return science_block(c, lm.facts(c.lm.hook_name), self._documents[key][1])
+        tokens.check_context(lm, c.data.n_ctx)
+        corpus = {"corpus_sha256": self.source(c)[1], "tokenizer_sha256": lm.tokenizer_sha256}
+        return science_block(c, lm.facts(c.lm.hook_name), corpus)
 
     def keys(self, science: Mapping[str, Any]) -> tuple[str, str | None]:
         """(of the activation cache, of the corpus; null for synthetic activations) a run reads: thousands of runs share one."""
@@ -109,15 +123,46 @@ class Facts:
         return self._keys[text]
 
     def train_tokens(self, c: conf.Config, science: Mapping[str, Any]) -> int:
-        """Activations in one epoch; tokenises the corpus into the store the first time."""
+        """Activations in one epoch; tokenises the corpus into the store the first time, a large one when it is launched."""
         if is_synthetic(science):
             return science["activations"]["n_tokens"]
-        key = self.keys(science)[1]
+        key, data = self.keys(science)[1], science["data"]
         if key not in self._train_tokens:
-            documents = self._documents[self._key(c)][0]
-            corpus = tokens.prepare(self.store, documents, self.lm(c), science["data"])
-            self._train_tokens[key] = corpus.train.n_tokens
+            source = self.source(c)[0]
+            if source.large and not tokens.is_prepared(self.store, data):
+                self._train_tokens[key] = tokens.promised(data)
+            else:
+                self._train_tokens[key] = tokens.prepare(self.store, source, self.lm(c), data).train.n_tokens
         return self._train_tokens[key]
+
+
+def lm_folder(lm: conf.LMConfig) -> LMFolder:
+    if lm.path == "???":
+        raise ValueError("lm.path is missing: give the model's folder with lm=/path/to/folder.")
+    if lm.name == "???":
+        raise ValueError("lm.name is missing: give a model of the hub, such as lm=gpt2 or lm=hub lm.name=EleutherAI/pythia-70m.")
+    if lm.name is not None and lm.path is not None:
+        raise ValueError(f"two language models given: lm.name={lm.name} and lm.path={lm.path}. Set one of them to null.")
+    if lm.name is not None:
+        return hub_folder(lm.name, lm.revision)
+    return LMFolder(BUNDLED if lm.path is None else Path(lm.path).expanduser().absolute())
+
+
+def documents_of(data: conf.DataConfig) -> dict[str, Any]:
+    """Where the documents are and how they are read: what a launch opens them with."""
+    path = data.path
+    if path not in (None, "???") and (data.corpus != "huggingface" or Path(path).expanduser().is_dir()):
+        path = str(Path(path).expanduser().absolute())
+    return {"corpus": data.corpus, "path": path, "text_field": data.text_field, "document_separator": data.document_separator,
+            "subset": data.subset, "split": data.split, "revision": data.revision}
+
+
+def each_hook(cell: Cell, facts: Facts) -> list[Cell]:
+    """The cell once for every hook its lm.hook_name stands for."""
+    c = cell.config
+    if c.activations.is_synthetic or "*" not in (c.lm.hook_name or ""):
+        return [cell]
+    return [replace(cell, config=replace(c, lm=replace(c.lm, hook_name=hook))) for hook in facts.lm(c).hooks(c.lm.hook_name)]
 
 
 def make_plan(sweep: Sweep, store: Store) -> Plan:
@@ -126,7 +171,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     runs: dict[str, PlannedRun] = {}
     excluded: list[dict[str, Any]] = []
     available, cluster, track = 0, None, conf.TrackConfig("off")
-    for cell in cells(sweep):
+    for cell in (one for given in cells(sweep) for one in each_hook(given, facts)):
         cluster, track = cell.config.cluster, cell.config.track
         try:
             science = facts.science(cell.config)
@@ -164,8 +209,10 @@ def _planned(cell: Cell, science: dict[str, Any], facts: Facts) -> PlannedRun:
     c = cell.config
     science = identity.canonical(science)
     cached, corpus = facts.keys(science)
-    lm_path = None if is_synthetic(science) else str(facts.lm(c).path)
-    execution = {"source": c.activations.source, "lm_path": lm_path, "cache_key": cached, "corpus_key": corpus,
+    lm = None if is_synthetic(science) else facts.lm(c)
+    hub = {"name": lm.name, "commit": lm.path.name} if isinstance(lm, HubFolder) else None
+    execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cached, "corpus_key": corpus,
+                 "lm_device": c.lm.device, "lm_hub": hub, "documents": lm and documents_of(c.data),
                  "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
                  "log_every_tokens": c.cluster.log_every_tokens}
     return PlannedRun(*identity.names_of_canonical(science), (cell.grid,), c.budget.flops, science, execution)

@@ -69,6 +69,12 @@ def counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def sharing(runs: Sequence[PlannedRun]) -> str:
     """One line: which runs share a trunk, and why the others train alone."""
     groups = list(by_trunk(runs).values())

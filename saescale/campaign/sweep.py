@@ -19,6 +19,7 @@ from saescale.sources import EXECUTION_SOURCES
 
 HORIZONS = ("budget.flops", "train.n_tokens")
 EXECUTION_GROUPS = ("cluster", "track")
+EXECUTION_KEYS = ("lm.device",)
 SWEEP_KEYS = {"question", "base", "set", "by_kind", "grids", "around", "concepts", "caps"}
 AROUND_KEYS = {"n_latents", "flops", "power", "factor"}
 
@@ -34,6 +35,8 @@ class Override:
     def is_execution(self) -> bool:
         if self.key == "activations":
             return set(self.values) <= set(EXECUTION_SOURCES)
+        if self.key in EXECUTION_KEYS:
+            return True
         return self.key.split(".")[0] in EXECUTION_GROUPS
 
 
@@ -202,12 +205,15 @@ def _plain(value: Any) -> Any:
 
 
 def _short_forms(key: str, values: tuple[Any, ...]) -> list[Override]:
-    """`lm=/some/folder` stands for `lm=folder lm.path=/some/folder`; group choices are checked here."""
+    """`lm=/some/folder` stands for `lm=folder lm.path=/some/folder`, `lm=NAME` for `lm=hub lm.name=NAME`; group choices are
+    checked here."""
     choices = compose.group_choices()
     if key not in choices:
         return [Override(key, values)]
     names = tuple(str(v) for v in values)
     if key == "lm" and len(names) == 1 and names[0] not in choices["lm"]:
+        if not (names[0].startswith(("/", ".", "~")) or Path(names[0]).is_dir()):
+            return [Override("lm", ("hub",)), Override("lm.name", (names[0],))]
         return [Override("lm", ("folder",)), Override("lm.path", (str(Path(names[0]).expanduser().absolute()),))]
     for n in names:
         if n not in choices[key]:

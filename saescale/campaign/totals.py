@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from saescale.campaign import price, submissions
 from saescale.campaign.groups import Group, groups
-from saescale.campaign.launch import harvests
+from saescale.campaign.harvest import harvests
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.queue import Queue
 from saescale.campaign.spending import spending

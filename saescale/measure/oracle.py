@@ -35,6 +35,7 @@ SCORED_TOKENS = 1_048_576
 COSINE_TAUS = (0.7, 0.5, 0.9)
 LABELLINGS = ("cosine", "activity")
 CHUNK = 1024
+CIRCLE_BETA = 2.0  # n latents on a circle, one at a time, leave a share of its energy ~ n ** -2 (2 / dimension of the manifold)
 GENERATOR = ("zipf_exponent", "mean_l0", "max_rate", "n_features", "d_in", "manifold_fraction")
 SCORES = ("recall", "precision", "score", "f1_natural")
 
@@ -183,6 +184,8 @@ def _about(inputs: Inputs, features: Features, table: pd.DataFrame, labelling: s
                    "n_scored_tokens": features.n_scored},
         "categories": {name: {"closed": False, "n_names": int(n), "n_counted": int(n), "n_asked": int(n),
                               "n_scored": int(scored.get(name, 0))} for name, n in asked.items()},
-        "generator": {name: settings[name] for name in GENERATOR} | {"rates": [float(f"{p:.6g}") for p in rates(settings)]},
+        "generator": {name: settings[name] for name in GENERATOR} | {
+            "beta": CIRCLE_BETA if settings["manifold_fraction"] == 1 else None,
+            "rates": [float(f"{p:.6g}") for p in rates(settings)]},
         "left_out": [], "warnings": [],
     }  # fmt: skip

@@ -12,18 +12,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saescale.activations import tokens
-from saescale.activations.cache import harvest_together
-from saescale.activations.live import LiveSource
-from saescale.activations.lm import LanguageModel
-from saescale.activations.shards import shard_tokens
+from saescale.activations.lm import LanguageModel, wanted
 from saescale.measure.oracle import score_features
 from saescale.measure.score import score_dictionaries
 from saescale.records import concepts, record
@@ -35,6 +30,7 @@ from saescale.training import checkpoint, parallel
 from saescale.training.begin import open_trunks, restore, take, trunk_lock
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
+from saescale.training.harvest import fill_cache
 from saescale.training.metrics import MetricsLog
 from saescale.training.probe import probe
 
@@ -102,29 +98,11 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None,
 
 
 def harvest_job(job: Job) -> int:
-    """Fill the shards of the activation cache this job was given."""
-    science, execution = job.content["science"], job.content["execution"]
-    lm = LanguageModel(Path(execution["lm_path"]), science["lm"]["hook_name"], science["lm"]["dtype"])
-    is_full = fill_cache(job, science, lm)
+    """Fill the shards of the activation caches this job was given."""
+    science = job.content["science"]
+    is_full = fill_cache(job, science, LanguageModel(*wanted(science, job.content["execution"])))
     job.show(every_s=0)
     return DONE if is_full else ASKED_TO_STOP
-
-
-def fill_cache(job: Job, science: dict[str, Any], lm: LanguageModel) -> bool:
-    """Harvest the shards this job was given, beside other jobs that were given the same; False when asked to stop on the way."""
-    execution, dtype = job.content["execution"], science["data"]["activation_dtype"]
-    corpus = tokens.read(job.store.corpus_dir(execution["corpus_key"]))
-    sources = {split: LiveSource(lm, getattr(corpus, split), dtype) for split in tokens.SPLITS}
-    wanted = [(split, shard) for split, shard in job.content["shards"]]
-    job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
-    with closing(harvest_together(job.store.activations_dir(execution["cache_key"]), sources, wanted)) as rows:
-        for written, note in rows:
-            job.done += written
-            job.show(f"harvest: {note}")
-            if job.asked_to_stop():
-                return False
-    job.done = 0.0
-    return True
 
 
 def train_job(job: Job) -> int:
@@ -140,6 +118,7 @@ def train_job(job: Job) -> int:
         bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
         if "shards" in job.content and not fill_cache(job, shared["science"], bench.lm):
             return ASKED_TO_STOP
+        job.done = 0.0
         locks = {t.trunk_id: trunk_lock(job.store, t.trunk_id) for t in trunks if t.ranks.first}
         try:
             give_up = time.monotonic() + LOCK_WAIT_S  # one wait for all: a job may hold many trunks

@@ -15,6 +15,8 @@ from saescale.activations.tokens import TokenSplit
 from saescale.records.lock import Lock
 from saescale.records.store import Damaged
 
+HOOK = "blocks.1.hook_resid_post"  # the fixture lm's
+
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
@@ -36,9 +38,14 @@ class Counted(LiveSource):
         super().__init__(*args)
         self.seen = []
 
-    def stored(self, index):
+    def stored_at(self, index, hook_names):
         self.seen.append(index)
-        return super().stored(index)
+        return super().stored_at(index, hook_names)
+
+
+def at(folder):
+    """The one cache of these tests, by its hook."""
+    return {HOOK: folder}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +56,7 @@ def harvested(tmp_path_factory, lm, corpus):
             m.setattr(module, "SHARD_BATCHES", 3)
         t, folder = corpus.train, tmp_path_factory.mktemp("harvest")
         small = TokenSplit(t.sequences[:32], t.lengths[:32], t.documents[:32], 4)
-        list(harvest(folder, "train", LiveSource(lm, small, "bfloat16"), [0, 1, 2]))
+        list(harvest(at(folder), "train", LiveSource(lm, small, "bfloat16"), [0, 1, 2]))
     return folder
 
 
@@ -75,7 +82,7 @@ def test_the_cache_gives_the_same_bits_as_the_language_model_in_the_loop(folder,
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_other_activation_dtypes_come_back_bit_for_bit_too(tmp_path, split, data, lm, dtype):
     live = LiveSource(lm, split, dtype)
-    list(harvest(tmp_path, "train", live, [0, 1, 2]))
+    list(harvest(at(tmp_path), "train", live, [0, 1, 2]))
     kept = cached(tmp_path, split, {**data, "activation_dtype": dtype})
     before = kept.batch(4).clone()
     assert torch.equal(kept.batch(4), live.batch(4))
@@ -103,7 +110,7 @@ def test_a_flipped_byte_is_found_named_and_only_its_shard_is_harvested_again(fol
         source.batch(4)
     assert missing_shards(folder, "train", split) == [1]
     live = Counted(lm, split, "bfloat16")
-    list(harvest(folder, "train", live, missing_shards(folder, "train", split)))
+    list(harvest(at(folder), "train", live, missing_shards(folder, "train", split)))
     assert live.seen == [3, 4, 5]
     assert torch.equal(cached(folder, split, data).batch(4), whole)
 
@@ -124,13 +131,13 @@ def test_a_shard_whose_file_is_gone_is_missing(folder, split):
 
 def test_an_interrupted_harvest_goes_on_with_each_shard_done_exactly_once(tmp_path, split, data, lm):
     first, second = Counted(lm, split, "bfloat16"), Counted(lm, split, "bfloat16")
-    rows = harvest(tmp_path, "train", first, missing_shards(tmp_path, "train", split))
+    rows = harvest(at(tmp_path), "train", first, missing_shards(tmp_path, "train", split))
     for _ in range(5):  # the first shard and two batches of the second, then killed
         next(rows)
     rows.close()
     assert missing_shards(tmp_path, "train", split) == [1, 2]
     written = (tmp_path / "train-00000.bin").stat().st_mtime_ns
-    list(harvest(tmp_path, "train", second, missing_shards(tmp_path, "train", split)))
+    list(harvest(at(tmp_path), "train", second, missing_shards(tmp_path, "train", split)))
     assert first.seen == [0, 1, 2, 3, 4] and second.seen == [3, 4, 5, 6, 7]
     assert (tmp_path / "train-00000.bin").stat().st_mtime_ns == written
     assert missing_shards(tmp_path, "train", split) == []
@@ -141,10 +148,10 @@ def test_a_shard_that_another_process_harvests_is_waited_for_and_not_made_again(
     monkeypatch.setattr(cache, "CLAIM_POLL_S", 0)
     live, other = Counted(lm, split, "bfloat16"), Lock(tmp_path / "claims" / "train-00001")
     assert other.acquire() is None
-    rows = cache.harvest_together(tmp_path, {"train": live}, [("train", i) for i in range(3)])
+    rows = cache.harvest_together(at(tmp_path), {"train": live}, [("train", i) for i in range(3)])
     notes = [next(rows)[1] for _ in range(7)]
     assert live.seen == [0, 1, 2, 6, 7] and "waiting for 1 shards" in notes[-1]
-    list(harvest(tmp_path, "train", LiveSource(lm, split, "bfloat16"), [1]))
+    list(harvest(at(tmp_path), "train", LiveSource(lm, split, "bfloat16"), [1]))
     other.release()
     assert sum(n for n, _ in rows) == 0 and live.seen == [0, 1, 2, 6, 7]
     assert missing_shards(tmp_path, "train", split) == []
@@ -156,12 +163,12 @@ def test_a_shard_whose_harvester_died_is_taken_over(tmp_path, split, lm):
     claim.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1", "token": "gone"}))
     (tmp_path / ".train-00001.bin.1234").write_bytes(b"half")
     live = Counted(lm, split, "bfloat16")
-    assert sum(n for n, _ in cache.harvest_together(tmp_path, {"train": live}, [("train", 1)])) == live.counts[3:6].sum()
+    assert sum(n for n, _ in cache.harvest_together(at(tmp_path), {"train": live}, [("train", 1)])) == live.counts[3:6].sum()
     assert live.seen == [3, 4, 5] and not claim.exists() and not list(tmp_path.glob(".train*"))
 
 
 def test_an_interrupted_harvester_gives_its_claim_back(tmp_path, split, lm):
-    rows = cache.harvest_together(tmp_path, {"train": LiveSource(lm, split, "bfloat16")}, [("train", 0)])
+    rows = cache.harvest_together(at(tmp_path), {"train": LiveSource(lm, split, "bfloat16")}, [("train", 0)])
     next(rows)
     assert (tmp_path / "claims" / "train-00000").exists()
     rows.close()
@@ -169,25 +176,29 @@ def test_an_interrupted_harvester_gives_its_claim_back(tmp_path, split, lm):
 
 
 def test_a_full_disk_in_mid_harvest_leaves_the_whole_shards_and_nothing_torn(tmp_path, split, lm, monkeypatch):
-    def full(path, content):
-        if path.name == "train-00001.bin":
-            raise OSError(28, "No space left on device", str(path))
-        written(path, content)
+    def full(shard, rows):
+        written(shard, rows)
+        if shard.path.name == "train-00001.bin":
+            raise OSError(28, "No space left on device")
 
-    written = cache.write_bytes
-    monkeypatch.setattr(cache, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        list(harvest(tmp_path, "train", LiveSource(lm, split, "bfloat16"), [0, 1, 2]))
+    written = cache.Shard.add
+    monkeypatch.setattr(cache.Shard, "add", full)
+    with pytest.raises(OSError, match="No space left") as e:
+        list(harvest(at(tmp_path), "train", LiveSource(lm, split, "bfloat16"), [0, 1, 2]))
+    assert e.value.filename == str(tmp_path)
     assert missing_shards(tmp_path, "train", split) == [1, 2]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train-00000.bin", "train-00000.json"]
 
 
 def test_activations_that_are_not_finite_are_refused_with_what_to_change(split, lm, monkeypatch):
-    monkeypatch.setattr(lm, "activations", lambda ids: torch.full((*ids.shape, 128), 1e5))
+    def full_of(number):
+        return lambda ids, names: dict.fromkeys(names, torch.full((*ids.shape, 128), number))
+
+    monkeypatch.setattr(lm, "at", full_of(1e5))
     assert LiveSource(lm, split, "bfloat16").stored(0).dtype == torch.bfloat16
     with pytest.raises(ValueError, match="forward batch 2 are not finite in torch.float16.*activation_dtype=bfloat16"):
         LiveSource(lm, split, "float16").stored(2)
-    monkeypatch.setattr(lm, "activations", lambda ids: torch.full((*ids.shape, 128), float("nan")))
+    monkeypatch.setattr(lm, "at", full_of(float("nan")))
     with pytest.raises(ValueError, match="not finite"):
         LiveSource(lm, split, "float32").stored(0)
 

@@ -9,6 +9,7 @@ import pytest
 
 from analysis import figures
 from analysis.report import write_report
+from analysis.report_laws import sections
 from analysis.report_made import environments
 from analysis.sweep_fit import fit_sweep
 
@@ -218,3 +219,9 @@ def test_cards_of_latents_stand_in_the_report_where_there_are_any(make_plan, mak
     text = write_report(tmp_path, make_plan()[0], df, fits, []).read_text()
     assert 'id="latents"' not in without
     assert "latent 7" in text.split('id="latents"')[1] and "<script" not in markup(text)
+
+
+def test_what_cannot_be_said_is_said_in_one_place_with_its_reason():
+    *_, last = sections({"surface": {"reason": "too few <runs>"}, "convergence": {"reason": "none has"}})
+    assert last.count("<h2>") == 1 and "too few &lt;runs&gt;" in last and "none has" in last
+    assert sections({}) == []

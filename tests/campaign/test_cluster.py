@@ -13,6 +13,7 @@ import pytest
 
 from saescale.campaign import cluster, submissions
 from saescale.campaign.choice import Choice
+from saescale.campaign.launch import make_job
 from saescale.campaign.only import Only
 from saescale.campaign.plan import make_plan
 from saescale.campaign.queue import queue
@@ -21,7 +22,7 @@ from saescale.campaign.sweep import load
 from saescale.campaign.totals import totals
 from saescale.campaign.triage import causes
 from saescale.records.lock import Lock
-from saescale.records.store import Store, read_lines, write_json
+from saescale.records.store import Store, read_json, read_lines, write_json
 
 pytestmark = pytest.mark.usefixtures("slurm")
 SWEEP = """\
@@ -325,3 +326,14 @@ def test_every_intent_names_the_commit_and_a_snapshot_of_the_code(store):
     assert set(json.loads((code / "snapshot.json").read_text())) >= {"commit", "edited", "tree", "version"}
     script = next(store.root.glob("eight/slurm/*/101_submission.sh")).read_text()
     assert f"export PYTHONPATH={code}" in script
+
+
+def test_a_tracked_launch_tells_each_training_job_what_its_mirror_is_asked_and_keeps_its_name(store, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    launch(store, "track=wandb", "track.project=lab")
+    jobs = {p.parent.name: read_json(p) for p in store.root.glob("jobs/train-*/job.json")}
+    assert jobs and all((j["track"]["kind"], j["track"]["sweep"], j["track"]["project"]) == ("wandb", "eight", "lab")
+                        for j in jobs.values())
+    assert not [p for p in store.root.rglob("*") if p.is_file() and b"0123456789" * 4 in p.read_bytes()]
+    assert {make_job(store, {k: v for k, v in j.items() if k not in ("track", "request")}).name
+            for j in jobs.values()} == set(jobs)

@@ -173,3 +173,14 @@ def test_an_element_is_named_by_array_and_task(monkeypatch, variables, expected)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert task.element_id() == expected
+
+
+def test_the_first_task_of_a_tracked_job_mirrors_its_runs_and_no_other_task_does(job):
+    from dataclasses import replace
+
+    first = task.Task.of({})
+    assert task.mirrored(job, first) is None
+    write_json(job / "job.json", {"stage": "train", "runs": ["a", "b"], "track": {"sweep": "tiny", "kind": "wandb"}})
+    asked = task.mirrored(job, first)
+    assert (asked.sweep, asked.kind, asked.runs, asked.token) == ("tiny", "wandb", ["a", "b"], job.name)
+    assert task.mirrored(job, replace(first, rank=1, size=2)) is None

@@ -105,13 +105,13 @@ import sys
 from pathlib import Path
 from saescale.activations import cache
 from saescale.training.train import run_job
-made, write = [], cache.write_bytes
+finish = cache.Shard.finish
 
-def counted(path, data):
-    write(path, data)
-    print("MADE", path.stem, flush=True)
+def counted(shard):
+    finish(shard)
+    print("MADE", shard.path.stem, flush=True)
 
-cache.write_bytes = counted
+cache.Shard.finish = counted
 print("READY", flush=True)
 sys.stdin.readline()
 sys.exit(run_job(Path(sys.argv[1])))

@@ -1,0 +1,69 @@
+"""What a harvest needs, said before it starts: parameters, memory, time and disk, from config.json alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from saescale.activations.folder import LMFolder
+from saescale.activations.hub import HubFolder
+from saescale.activations.lm_shape import Shape, shape_of
+from saescale.campaign.plan import PlannedRun
+
+PROCESS_BYTES, LIBRARIES_BYTES = 0.3e9, 0.3e9  # measured: Python with torch, and what importing transformers adds
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LM_FLOPS_PER_S = 3e10  # one core, float32: the bundled model with eager attention; larger models reach more
+ROW_WIDTHS = 16  # values of d_model kept per token while a block is computed, measured to err upwards
+
+
+@cache
+def opened(path: str, hub_name: str | None) -> LMFolder:
+    return HubFolder(Path(path), hub_name) if hub_name else LMFolder(Path(path))
+
+
+def folder_of(execution: Any) -> LMFolder:
+    return opened(execution["lm_path"], (execution.get("lm_hub") or {}).get("name"))
+
+
+def n_parameters(lm: LMFolder) -> float:
+    """Counted from the config, or for an unknown family from the size of its weights' files (nan before they are there)."""
+    shape = shape_of(lm.config)
+    if shape is not None:
+        return shape.n_parameters
+    stored = sum(f.stat().st_size for f in lm.path.glob("*.safetensors"))
+    return stored / DTYPE_BYTES.get(lm.config.get("dtype") or lm.config.get("torch_dtype") or "float32", 4) or float("nan")
+
+
+def weights_bytes(lm: LMFolder, dtype: str) -> float:
+    return n_parameters(lm) * DTYPE_BYTES[dtype]
+
+
+def harvest_bytes(run: PlannedRun) -> float:
+    """Memory of one harvesting process: no logits are computed, and shards are written as they come."""
+    science, lm = run.science, folder_of(run.execution)
+    tokens = science["data"]["batch_sequences"] * science["data"]["n_ctx"]
+    heads = lm.config.get("num_attention_heads") or lm.config.get("n_head") or 1
+    attention = 3 * tokens * science["data"]["n_ctx"] * heads if science["lm"].get("attention", "eager") == "eager" else 0
+    inner = lm.config.get("intermediate_size") or 4 * lm.d_model
+    passing = tokens * (ROW_WIDTHS * lm.d_model + 3 * inner) + attention
+    return PROCESS_BYTES + LIBRARIES_BYTES + weights_bytes(lm, science["lm"]["dtype"]) + 4 * passing
+
+
+def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: int) -> float:
+    """Of one core, for `n_tokens` through block `last_layer`; nan for a family whose shape is not known."""
+    shape: Shape | None = shape_of(folder_of(run.execution).config)
+    return float("nan") if shape is None else shape.flops_to(last_layer) * n_tokens / LM_FLOPS_PER_S
+
+
+def refuse_too_large(run: PlannedRun, processes: int, limit: float) -> None:
+    """Raise ValueError when so many harvesting processes do not fit into `limit` bytes. Weights on a GPU are not counted."""
+    needed = harvest_bytes(run)
+    if run.execution.get("lm_device", "cpu") != "cpu" or needed * processes <= limit:
+        return
+    lm = folder_of(run.execution)
+    fewer = f"fewer workers (at most {int(limit // needed)} fit), " if limit >= needed and processes > 1 else ""
+    size = f"{n_parameters(lm) / 1e9:.2f}G parameters in {run.science['lm']['dtype']}"
+    raise ValueError(f"the harvest of {lm.label} needs about {needed / 1e9:.1f} GB of memory in each of {processes} processes "
+                     f"({size}) and {limit / 1e9:.1f} GB are there. "
+                     f"Use {fewer}lm.dtype=bfloat16, smaller data.batch_sequences, or a smaller model. Nothing was started.")
