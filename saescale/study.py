@@ -55,10 +55,12 @@ class Study:
         return read_table(self.path("table.csv"))
 
     def concepts(self) -> tuple[Any, dict[str, Any]] | None:
-        """(table, what concepts.json says of it), or None where nothing was scored."""
+        """(table, what concepts.json says of it), with the score the sweep's law is fitted to; None where nothing was scored."""
         from saescale.records.concepts import read
 
         found = read(self.folder)
+        if found is not None and self.plan.get("concepts", {}).get("prevalence") == "text":
+            found = found.at_text_prevalence()
         return None if found is None else (found.table, found.about)
 
     def truth(self) -> tuple[Any, dict[str, Any]] | None:

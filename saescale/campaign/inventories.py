@@ -23,7 +23,8 @@ from saescale.config import unknown_key
 DEFAULTS: dict[str, Any] = {"prompt": "The {name}", "spaced": True, "closed": [], "ambiguous": [], "categories": {},
                             "every_word": None}
 PER_BIN = 100
-SETTINGS = {"grid", "inventories", "scoring_tokens", "min_tokens"}
+SETTINGS = {"grid", "inventories", "scoring_tokens", "min_tokens", "prevalence"}
+PREVALENCES = ("fixed", "text")  # which of the two scores the law is fitted to; both are in the table
 
 
 def check_settings(where: str, given: Mapping[str, Any], grids: Sequence[str]) -> None:
@@ -33,10 +34,10 @@ def check_settings(where: str, given: Mapping[str, Any], grids: Sequence[str]) -
     inventories = given.get("inventories", ["words"])
     numbers = [given[k] for k in ("scoring_tokens", "min_tokens") if k in given]
     if (not set(given) <= SETTINGS or given.get("grid") not in grids or not isinstance(inventories, list) or not inventories
-            or not all(type(n) is int and n > 0 for n in numbers)):
+            or given.get("prevalence", "fixed") not in PREVALENCES or not all(type(n) is int and n > 0 for n in numbers)):
         raise ValueError(f"{where}: concepts={dict(given)!r} must be {{grid: NAME, inventories: [NAME, ...], scoring_tokens: N, "
-                         f"min_tokens: N}}, all but the grid optional, with the grid's NAME one of: {', '.join(grids)}, "
-                         "inventories of conf/concepts/, and N a whole number.")
+                         f"min_tokens: N, prevalence: fixed or text}}, all but the grid optional, with the grid's NAME one of: "
+                         f"{', '.join(grids)}, inventories of conf/concepts/, and N a whole number.")
 
 
 def chosen(wanted: Sequence[str]) -> list[dict[str, Any]]:

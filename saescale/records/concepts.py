@@ -68,6 +68,11 @@ class ConceptRecord:
         once = self.table[facts].drop_duplicates(["category", "concept"])
         return once.sort_values(["frequency", "category", "concept"], ignore_index=True)
 
+    def at_text_prevalence(self) -> ConceptRecord:
+        """The same with F1 at the prevalence of the text as the score: another definition of presence."""
+        definition = {**self.about.get("definition", {}), "score": "held-out F1 at the text's prevalence"}
+        return ConceptRecord({**self.about, "definition": definition}, self.table.assign(score=self.table["f1_natural"]))
+
     def best_latents(self, run_id: str) -> pd.DataFrame:
         """The trained run's rows of concepts that have a latent, highest score first. Raises ValueError for an unknown run."""
         rows = self.table[(self.table["run_id"] == run_id) & (self.table["dictionary"] == "trained")]

@@ -32,6 +32,13 @@ def test_what_is_written_is_read_back_and_missing_numbers_stay_missing(tmp_path,
     assert found.concepts["concept"].tolist() == ["emu", "cat"]
 
 
+def test_the_law_can_be_asked_at_the_prevalence_of_the_text(tmp_path, table):
+    concepts.write(tmp_path, {"definition": {"score": "F1", "taus": [0.5]}}, table)
+    found = concepts.read(tmp_path).at_text_prevalence()
+    assert found.table["score"].equals(found.table["f1_natural"].rename("score"))
+    assert found.about["definition"] == {"score": "held-out F1 at the text's prevalence", "taus": [0.5]}
+
+
 def test_the_best_latents_of_a_run_leave_out_concepts_without_one(tmp_path, table):
     concepts.write(tmp_path, {}, table)
     record = concepts.read(tmp_path)
