@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ class Caches:
     shards: list[list]
     n_tokens: int
     n_bytes: int
+
+    @property
+    def last_layer(self) -> int:
+        """Of the hooks: nothing above it is computed."""
+        return max(int(name.split(".")[1]) for name in self.hooks)
 
 
 @dataclass(frozen=True)
@@ -81,16 +86,11 @@ def harvests(runs: Sequence[PlannedRun], store: Store, workers: int) -> list[Har
     found = []
     for c in lacking(runs, store):
         tokens_each = c.n_tokens / len(c.shards) if c.shards else 0.0
-        deepest = max(c.hooks, key=lambda name: int(name.split(".")[1]))
         for rank in range(min(workers, len(c.shards))):
             shards = c.shards[rank::workers]
-            seconds = price.harvest_seconds(at_hook(c.run, deepest), tokens_each * len(shards))
-            found.append(Harvest(c.run, c.hooks, shards, seconds))
+            seconds = lm_cost.harvest_seconds(c.run, c.last_layer, tokens_each * len(shards))
+            found.append(Harvest(c.run, c.hooks, shards, price.START_S + seconds))
     return found
-
-
-def at_hook(run: PlannedRun, hook_name: str) -> PlannedRun:
-    return replace(run, science={**run.science, "lm": {**run.science["lm"], "hook_name": hook_name}})
 
 
 def _lacking(group: Sequence[PlannedRun], store: Store) -> Caches:
@@ -137,9 +137,8 @@ def describe(h: Caches, processes: int) -> str:
     """One line: what the harvest reads, and what it needs of time, disk and memory."""
     lm = lm_cost.folder_of(h.run.execution)
     hooks = next(iter(h.hooks)) if len(h.hooks) == 1 else f"{len(h.hooks)} hooks in one forward"
-    last = max(int(name.split(".")[1]) for name in h.hooks)
-    seconds = lm_cost.harvest_seconds(h.run, last, h.n_tokens) / processes
-    minutes = "" if seconds != seconds else f", about {price.spoken(seconds)} on {price.counted(processes, 'core')}"
+    seconds = lm_cost.harvest_seconds(h.run, h.last_layer, h.n_tokens) / processes
+    minutes = f", about {price.spoken(seconds)} on {price.counted(processes, 'core')}"
     size = f"{lm_cost.n_parameters(lm) / 1e6:.1f}M parameters, {h.run.science['lm']['dtype']}"
     return (f"harvest of {lm.label} ({size}) at {hooks}: {h.n_tokens / 1e6:.2f}M tokens, {h.n_bytes / 1e9:.2f} GB of disk, "
             f"{lm_cost.harvest_bytes(h.run) / 1e9:.2f} GB of memory in each process{minutes}")

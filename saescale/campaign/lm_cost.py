@@ -13,7 +13,7 @@ from saescale.campaign.plan import PlannedRun
 
 PROCESS_BYTES, LIBRARIES_BYTES = 0.3e9, 0.3e9  # measured: Python with torch, and what importing transformers adds
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-LM_FLOPS_PER_S = 3e10  # one core, float32: the bundled model with eager attention; larger models reach more
+TOKEN_S, FLOPS_PER_S = 5e-6, 28e9  # one core, float32: 2 layers of d_model 128, 3 of 512
 ROW_WIDTHS = 16  # values of d_model kept per token while a block is computed, measured to err upwards
 
 
@@ -50,10 +50,13 @@ def harvest_bytes(run: PlannedRun) -> float:
     return PROCESS_BYTES + LIBRARIES_BYTES + weights_bytes(lm, science["lm"]["dtype"]) + 4 * passing
 
 
-def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: int) -> float:
-    """Of one core, for `n_tokens` through block `last_layer`; nan for a family whose shape is not known."""
-    shape: Shape | None = shape_of(folder_of(run.execution).config)
-    return float("nan") if shape is None else shape.flops_to(last_layer) * n_tokens / LM_FLOPS_PER_S
+def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: float) -> float:
+    """Of one core, for `n_tokens` through block `last_layer`. A family whose shape is not known counts as 12 d_model^2 weights a
+    block."""
+    lm = folder_of(run.execution)
+    shape: Shape | None = shape_of(lm.config)
+    flops = 24 * lm.d_model**2 * (last_layer + 1) if shape is None else shape.flops_to(last_layer)
+    return n_tokens * (TOKEN_S + flops / FLOPS_PER_S)
 
 
 def refuse_too_large(run: PlannedRun, processes: int, limit: float) -> None:

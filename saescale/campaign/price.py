@@ -12,7 +12,6 @@ from saescale.science import fork_step as first_decay_step
 
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
-HARVEST_TOKEN_S, HARVEST_FLOPS_PER_S = 5e-6, 28e9  # one core: 2 layers of d_model 128, 3 of 512
 EVALUATE_S = 2.0
 START_S = 5.0  # Python and torch, once per job
 ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -106,14 +105,6 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
     return trunk_steps(runs) * step_seconds(runs[0]) + EVALUATE_S * len(runs)
-
-
-def harvest_seconds(run: PlannedRun, n_tokens: float) -> float:
-    """Estimated seconds of one job on one core that harvests so many tokens: the language model's forward up to the hook, 2 FLOPs
-    for each of the 12 d_model^2 weights of a layer."""
-    lm = run.science["lm"]
-    layers = int(lm["hook_name"].split(".")[1]) + 1
-    return START_S + n_tokens * (HARVEST_TOKEN_S + 24.0 * lm["d_in"] ** 2 * layers / HARVEST_FLOPS_PER_S)
 
 
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
