@@ -64,7 +64,7 @@ class Disturbance:
     happened: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.random, self.stopped, self.down = random.Random(self.seed), set(), ""
+        self.random, self.stopped, self.down, self.preempted_at = random.Random(self.seed), "", "", 0.0
 
     def strike(self, some: list[Callable], first: Sequence[Callable], last: Sequence[Callable]) -> None:
         """At random times: `first` in this order, the others in an order drawn from the seed, then `last`."""
@@ -82,10 +82,10 @@ class Disturbance:
         self.happened.append((what, hit))
 
     def training(self) -> list[int]:
-        """Processes that hold a trunk and are not stopped."""
-        alive = set(self.lab.processes()) - self.stopped
+        """Processes that hold a trunk, but for those of the element that stands still to meet its time limit."""
         owners = [json.loads(text) for p in self.lab.store_root.glob("trunks/*/lock") if (text := read(p))]
-        return sorted({o["pid"] for o in owners} & alive)
+        holding = {o["pid"] for o in owners} & set(self.lab.processes())
+        return sorted(pid for pid in holding if not self.stopped or element_of(pid) != self.stopped)
 
     def kill(self) -> None:
         """kill -9 of a worker in training, or of the task that watches it."""
@@ -116,13 +116,7 @@ class Disturbance:
 
     def elements_in_training(self) -> dict[str, int]:
         """element -> a process of it that trains."""
-        found = {}
-        for pid in self.training():
-            words = read(Path(f"/proc/{pid}/environ")).split("\0")
-            said = dict(w.split("=", 1) for w in words if "=" in w)
-            if "SLURM_ARRAY_JOB_ID" in said:
-                found[f"{said['SLURM_ARRAY_JOB_ID']}_{said['SLURM_ARRAY_TASK_ID']}"] = pid
-        return found
+        return {element: pid for pid in self.training() if (element := element_of(pid))}
 
     def requeue(self) -> None:
         self.on_element("requeue", "scontrol", "requeue", "ELEMENT")
@@ -132,7 +126,7 @@ class Disturbance:
         def attempt() -> str:
             for element, pid in self.elements_in_training().items():
                 os.kill(pid, signal.SIGSTOP)
-                self.stopped.add(pid)
+                self.stopped = element
                 if one_host.answers("scontrol", "update", f"jobid={element}", "TimeLimit=1"):
                     return element
             return ""
@@ -140,10 +134,11 @@ class Disturbance:
         self.once("time limit", attempt)
 
     def node_down(self) -> None:
-        """A node on which something trains."""
+        """A node on which something runs, not the element that stands still."""
         def attempt() -> str:
-            nodes = one_host.said("squeue", "-h", "-t", "RUNNING", "-o", "%N").split()
-            self.down = self.random.choice(sorted(n for n in nodes if n.startswith("n") and "[" not in n) or [""])
+            rows = [row.split("|") for row in one_host.said("squeue", "-h", "-t", "RUNNING", "-o", "%F_%K|%N").split()]
+            spared = {node for element, node in rows if element == self.stopped}
+            self.down = self.random.choice(sorted({node for _, node in rows} - spared) or [""])
             if self.down:
                 one_host.said("scontrol", "update", f"nodename={self.down}", "state=down", "reason=test")
             return self.down
@@ -154,24 +149,35 @@ class Disturbance:
         one_host.answers("scontrol", "update", f"nodename={self.down}", "state=resume")  # it may have come back by itself
 
     def preempt(self) -> None:
-        """All nodes for a more important job, while something trains on them."""
-        one_host.wait_for("something to preempt", lambda: bool(self.elements_in_training()), PATIENCE_S)
+        """All nodes for a more important job, while something trains on them: that is sent USR2 and queues itself again."""
+        self.once("preemption", lambda: " ".join(sorted(self.elements_in_training())))
+        self.preempted_at = time.time()
         number = one_host.said("sbatch", "--parsable", "-p", "main", "-N", str(one_host.NODES), "--exclusive", "-t", "1", "-o",
                                "/dev/null", "--wrap", "sleep 3").strip()
         one_host.wait_for("the preemption", lambda: number not in queued("PENDING"), PATIENCE_S)
-        self.happened.append(("preemption", number))
 
     def require_traces(self) -> None:
         """What was thrown left its marks in the accounting and in the attempts."""
         kinds = [what for what, _ in self.happened]
         assert kinds.count("kill") >= 10 and {"requeue", "node down", "preemption", "time limit"} <= set(kinds), self.happened
         rows = one_host.said("sacct", "-nXPD", "-S", "now-1hour", "-o", "JobID,State").splitlines()
-        states = {row.split("|")[1] for row in rows}
-        assert "PREEMPTED" in states and states & {"NODE_FAIL", "REQUEUED"}, states
-        limited = next(hit for what, hit in self.happened if what == "time limit")
-        asked = [json.loads(p.read_text()).get("asked") for p in self.lab.store_root.glob("jobs/*/attempts/*/exit*.json")
-                 if (json.loads((p.parent / "start.json").read_text()).get("slurm") or {}).get("id") == limited]
-        assert f"{limited}|TIMEOUT" in rows or "requeue" in asked, (limited, rows, asked)
+        assert {row.split("|")[1] for row in rows} & {"NODE_FAIL", "REQUEUED"}, rows
+        hits = dict(self.happened)
+        assert f"{hits['time limit']}|TIMEOUT" in rows or self.saved_and_queued_again(hits["time limit"], 0.0), (hits, rows)
+        assert any(f"{element}|PREEMPTED" in rows or self.saved_and_queued_again(element, self.preempted_at)
+                   for element in hits["preemption"].split()), (hits, rows)
+
+    def saved_and_queued_again(self, element: str, since: float) -> bool:
+        """Whether an attempt of the element ended so after `since`."""
+        ends = [json.loads(p.read_text()) for p in self.lab.store_root.glob("jobs/*/attempts/*/exit*.json")
+                if (json.loads((p.parent / "start.json").read_text()).get("slurm") or {}).get("id") == element]
+        return any(e.get("asked") == "requeue" and e["ended"] >= since for e in ends)
+
+
+def element_of(pid: int) -> str:
+    words = read(Path(f"/proc/{pid}/environ")).split("\0")
+    said = dict(w.split("=", 1) for w in words if "=" in w)
+    return f"{said['SLURM_ARRAY_JOB_ID']}_{said['SLURM_ARRAY_TASK_ID']}" if "SLURM_ARRAY_JOB_ID" in said else ""
 
 
 def parent(pid: int) -> int:
