@@ -27,7 +27,7 @@ test: setup
 
 # A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
 test-slurm: setup
-	@SAESCALE_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm --durations=10
+	@SAESCALE_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm --durations=10 $(AGAIN)
 
 # wandb's own client against files and a small server on loopback
 test-wandb: setup
