@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slurm test-wandb test-browser test-peers setup lint clean
+.PHONY: demo test test-slow test-slurm test-wandb test-browser test-peers setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,10 @@ demo: setup
 
 test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What takes long on two cores
+test-slow: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/analysis
 
 # A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
 test-slurm: setup

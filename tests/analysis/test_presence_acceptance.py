@@ -37,6 +37,7 @@ def weights(draws):
     return np.concatenate([np.ones((1, CONCEPTS)), drawn_weights])
 
 
+@pytest.mark.slow
 def test_q_is_1_within_its_monte_carlo_error_and_its_interval_covers_1_as_often_as_it_should():
     fits = [fit_joint(drawn(seed), weights(150)) for seed in range(120)]
     q = np.array([fit["q"] for fit in fits])

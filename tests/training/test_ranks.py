@@ -92,6 +92,7 @@ def test_a_rank_killed_mid_step_ends_the_job_soon_with_one_sentence_and_the_job_
     assert rows == [json.loads(line)["step"] for line in expected["metrics.jsonl"].splitlines()]
 
 
+@pytest.mark.slow
 def test_runs_of_every_kind_sharded_over_four_ranks_end_at_the_held_out_error_of_one_process(bed):
     kinds = (f"sae={','.join(KINDS)}", "sae.n_latents=40", "train.n_tokens=19200")
     alone = bed.another("alone")

@@ -148,7 +148,7 @@ def one():
     return made
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids="{0} ranks".format)
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids="{0} ranks".format)
 def found(request, one, tmp_path_factory):
     """What that many processes found, and the folder with their checkpoints."""
     folder = tmp_path_factory.mktemp("sharded")
