@@ -6,6 +6,7 @@ exit.1.json, exit.2.json ... of the others.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,18 @@ def exits(attempt: Path) -> dict[int, dict[str, Any]]:
 
 
 def ending(attempt: Path) -> Ending:
-    """Who was killed comes first, then who ended in an error of its own, who left nothing, and who was first to stop."""
+    """Who was killed comes first, then who ended in an error of its own, who left nothing, whom a SIGTERM ended (srun ends so the
+    others of a task that was killed), and who was first to stop."""
     found = exits(attempt)
 
     def tells(rank: int) -> tuple[int, float]:
         code = found[rank].get("exit_code")
-        order = 2 if code is None else 0 if code < 0 else 1 if code not in PLAIN_ENDS else 4 if code == 0 else 3
+        if code is None:
+            order = 2
+        elif code < 0:
+            order = 3 if code == -signal.SIGTERM else 0
+        else:
+            order = 1 if code not in PLAIN_ENDS else 5 if code == 0 else 4
         return order, found[rank].get("ended", 0.0)
 
     first = min(found, key=tells)

@@ -20,7 +20,8 @@ def ended(attempt, *codes, asked=None):
 
 @pytest.mark.parametrize(("codes", "rank", "code"), [
     ((0, 0, 0, 0), 0, 0), ((3, 3, -9, 3), 2, -9), ((3, 1, 3, 3), 1, 1), ((3, 3, None, 3), 2, None), ((4, 4, None, 4), 2, None),
-    ((4, 4, 4, 4), 0, 4), ((4, 3, 4, 4), 0, 4), ((None, 1), 1, 1), ((None, -9), 1, -9), ((-15,), 0, -15), ((None,), 0, None)])
+    ((4, 4, 4, 4), 0, 4), ((4, 3, 4, 4), 0, 4), ((None, 1), 1, 1), ((None, -9), 1, -9),
+    ((-15, 3, None, 3), 2, None), ((3, -15, -9, 0), 2, -9), ((4, -15, 4, 4), 1, -15), ((-15,), 0, -15), ((None,), 0, None)])
 def test_who_was_killed_or_failed_by_itself_tells_how_it_ended_not_who_was_taken_along(attempt, codes, rank, code):
     found = ended(attempt, *codes)
     assert (found.rank, found.code, found.n_tasks) == (rank, code, len(codes))
