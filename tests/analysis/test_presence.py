@@ -2,25 +2,14 @@ import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
+from concept_frames import frame_of
 
 from analysis.logistic import RIDGE, fit_logistic
 from analysis.presence import fit_joint, fit_presence
 from analysis.presence_data import prepare
 
 SIZES = (256, 512, 1024, 2048)
-
-
-def frame_of(record):
-    """Rows of concepts.parquet from scores [dictionary][concept]."""
-    rows = []
-    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
-        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")}
-        about |= {"dictionary": "trained" if d["trained"] else "untrained", "category": "words", "count": 10, "ambiguous": False}
-        for concept, score in zip(record["concepts"], scores, strict=True):
-            rows.append(about | {"concept": concept["name"], "frequency": concept["frequency"], "score": score})
-    return pd.DataFrame(rows)
 
 
 def quick(record, **settings):

@@ -1,25 +1,14 @@
 """The simulated truth of concept presence: thresholds ~ 1 / n, slope 1.8 per e-fold, 400 concepts, five dictionaries."""
 
 import numpy as np
-import pandas as pd
 import pytest
+from concept_frames import frame_of
 
 from analysis.presence import fit_joint, fit_presence
 from analysis.presence_data import Observations
 
 SIZES = np.array([4096, 16384, 65536, 262144, 1048576])
 SLOPE, CONCEPTS = 1.8, 400
-
-
-def frame_of(record):
-    """Rows of concepts.parquet from scores [dictionary][concept]."""
-    rows = []
-    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
-        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")}
-        about |= {"dictionary": "trained" if d["trained"] else "untrained", "category": "words", "count": 10, "ambiguous": False}
-        for concept, score in zip(record["concepts"], scores, strict=True):
-            rows.append(about | {"concept": concept["name"], "frequency": concept["frequency"], "score": score})
-    return pd.DataFrame(rows)
 
 
 def drawn(seed, f_min=1e-7, slopes=(SLOPE,) * 5, count=SIZES, c=1.0):

@@ -1,24 +1,13 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
+from concept_frames import frame_of
 
 from analysis.figures import CONCEPT_FIGURES, draw
 from analysis.presence import fit_presence
 
 FREQUENCIES = np.geomspace(1e-4, 1e-2, 140)
-
-
-def frame_of(record):
-    """Rows of concepts.parquet from scores [dictionary][concept]."""
-    rows = []
-    for d, scores in zip(record["dictionaries"], record["scores"], strict=True):
-        about = {name: d[name] for name in ("run_id", "n_latents", "n_alive", "seed")}
-        about |= {"dictionary": "trained" if d["trained"] else "untrained", "category": "words", "count": 10, "ambiguous": False}
-        for concept, score in zip(record["concepts"], scores, strict=True):
-            rows.append(about | {"concept": concept["name"], "frequency": concept["frequency"], "score": score})
-    return pd.DataFrame(rows)
 
 
 def record_with(steps, trained=(True, True, False, False), sizes=(512, 1024, 512, 1024)):
