@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from saescale.campaign.attempts import read_or_empty
 from saescale.records.store import Damaged, read_json, write_json
 
 JOB_MODULE, JOB_CALLABLE = "saescale.training.train", "run_job"
@@ -228,15 +229,12 @@ def run_in_process(jobs: Sequence[Path], _workers: int, stage: str, progress: Pr
 
 
 def _show(jobs: Sequence[Path], stage: str, progress: Progress) -> None:
-    """The share done of all jobs: one that has not begun counts as the mean of those that have."""
-    done = total = 0.0
-    note, begun = "", 0
-    for job in jobs:
-        try:
-            status = read_json(job / "status.json")
-        except Damaged:
-            status = None
-        if status:
-            done, total, begun = done + status["done"], total + status["total"], begun + 1
-            note = status.get("note", "") or note
-    progress.stage(stage, done, total * len(jobs) / max(begun, 1), note)
+    """The share done of all jobs: one that has not begun counts as the mean of those that have. While jobs that train still fill
+    their cache, that is what is shown: the two are counted in other units."""
+    found = [status for job in jobs if (status := read_or_empty(job / "status.json"))]
+    filling = [status for status in found if status.get("harvesting")]
+    if filling and stage == "train":
+        stage, found, jobs = "harvest", filling, jobs[:len(filling)]
+    done, total = (sum(status[name] for status in found) for name in ("done", "total"))
+    note = next((status["note"] for status in reversed(found) if status.get("note")), "")
+    progress.stage(stage, done, total * len(jobs) / max(len(found), 1), note)

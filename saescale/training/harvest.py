@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from saescale.training.train import Job
 
 
-
 def fill_cache(job: Job, science: dict[str, Any], lm: LanguageModel) -> bool:
     """Harvest the shards this job was given, beside other jobs that were given the same; False when asked to stop on the way."""
     execution = job.content["execution"]
@@ -28,13 +27,14 @@ def fill_cache(job: Job, science: dict[str, Any], lm: LanguageModel) -> bool:
     sources = {split: LiveSource(lm, getattr(corpus, split), science["data"]["activation_dtype"]) for split in tokens.SPLITS}
     wanted = [(split, shard) for split, shard in job.content["shards"]]
     job.total = float(sum(shard_tokens(sources[split].tokens, shard) for split, shard in wanted))
-    limit = job.content.get("max_disk_gb")
+    job.harvesting, limit = True, job.content.get("max_disk_gb")
     with closing(harvest_together(folders, sources, wanted, lambda: refuse_beyond(job.store.root, limit))) as rows:
         for written, note in rows:
             job.done += written
             job.show(f"harvest: {note}")
             if job.asked_to_stop():
                 return False
+    job.harvesting = False
     return True
 
 

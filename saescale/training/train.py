@@ -53,6 +53,7 @@ class Job:
     began: dict[str, tuple[int, float]] = field(default_factory=dict)  # run_id -> its tokens when this job took it, and when
     ranks: Ranks = ALONE
     elsewhere: tuple[float, float] = (0.0, 0.0)  # done and total of the other ranks
+    harvesting: bool = False  # what done and total count
 
     @property
     def store(self) -> Store:
@@ -63,7 +64,7 @@ class Job:
         if self.ranks.first and now - self.shown >= every_s:
             self.shown = now
             done, total = self.done + self.elsewhere[0], self.total + self.elsewhere[1]
-            write_json(self.folder / "status.json", {"done": done, "total": total, "note": note,
+            write_json(self.folder / "status.json", {"done": done, "total": total, "note": note, "harvesting": self.harvesting,
                                                      "pid": os.getpid(), "heartbeat": time.time()})
             self.on_progress()
 

@@ -180,3 +180,16 @@ def test_a_job_that_has_not_begun_counts_as_the_mean_of_those_that_have(tmp_path
 
     local._show(jobs, "train", Shown())
     assert shown == [("train", 40.0, 300.0, "")]
+
+
+def test_a_job_that_still_fills_its_cache_is_shown_as_a_harvest(tmp_path):
+    shown, jobs = [], [tmp_path / name for name in "ab"]
+    write_json(jobs[0] / "status.json", {"done": 5, "total": 1000})
+    write_json(jobs[1] / "status.json", {"done": 30, "total": 40, "note": "harvest: train 1 of 2", "harvesting": True})
+
+    class Shown:
+        def stage(self, *told):
+            shown.append(told)
+
+    local._show(jobs, "train", Shown())
+    assert shown == [("harvest", 30, 40.0, "harvest: train 1 of 2")]
