@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saescale import cli_cluster, cli_exchange, cli_harvest, cli_latents, cli_laws, cli_study, cli_track, cli_triage
+from saescale import cli_cluster, cli_exchange, cli_harvest, cli_latents, cli_laws, cli_predict, cli_study, cli_track, cli_triage
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName
 from saescale.door import again as _again
 from saescale.door import plan_of as _plan
@@ -53,7 +53,8 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
 
 app.command()(cli_laws.fit)
 app.command()(cli_laws.isoflop)
-app.command()(cli_laws.predict)
+app.command()(cli_predict.predict)
+app.command()(cli_predict.verify)
 
 
 @app.command()
@@ -85,7 +86,8 @@ def figures(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
 
     study = Study.of(sweep, overrides or [], store)
     drawn = study.figures()
-    screen.say(f"{len(drawn)} figures in {study.path('report/figures')}.", f"saescale report {_again(sweep, overrides, store)}")
+    screen.say(f"{len(drawn)} figures in {study.figures_folder}.",
+               None if study.is_published else f"saescale report {_again(sweep, overrides, store)}")
 
 
 @app.command()

@@ -13,6 +13,8 @@ from saescale.campaign.snapshot import commit
 from saescale.campaign.sweep import load
 from saescale.records.store import Store, read_json, write_json
 
+PUBLISHED = "study.json"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -25,6 +27,11 @@ class Study:
 
     @classmethod
     def of(cls, sweep: str, overrides: Sequence[str], root: Path) -> Study:
+        """The sweep of this name, or the published study that lies in this folder."""
+        if (Path(sweep) / PUBLISHED).is_file():
+            from saescale.published import Published
+
+            return Published.at(Path(sweep), overrides)
         name = load(sweep, overrides).folder_name
         again = shlex.join([sweep, *overrides])
         folder = Store(root.absolute()).sweep_dir(name)
@@ -73,17 +80,35 @@ class Study:
     def horizon(self, concepts: Any) -> int:
         """Training tokens of the largest dictionaries that were scored."""
         largest = concepts[concepts["n_latents"] == concepts.loc[concepts["dictionary"] == "trained", "n_latents"].max()]
-        scored = set(largest["run_id"])
-        return max(r["science"]["train"]["n_tokens"] for r in self.plan["runs"] if r["run_id"] in scored)
+        table = self.table()
+        return int(table.loc[table["run_id"].isin(set(largest["run_id"])), "n_tokens"].max())
+
+    @property
+    def is_published(self) -> bool:
+        return False
+
+    @property
+    def figures_folder(self) -> Path:
+        return self.path("report/figures")
+
+    def firing(self, table: Any) -> dict[str, Any]:
+        from analysis.firing import firing
+
+        return firing(table, self.root)
 
     def fit(self) -> dict[str, Any]:
-        from analysis.firing import firing
+        """Fit all laws and write fits.json."""
+        fits = self.fitted()
+        write_json(self.path("fits.json"), fits)
+        return fits
+
+    def fitted(self) -> dict[str, Any]:
         from analysis.presence import fit_presence
         from analysis.sweep_fit import fit_sweep
         from analysis.sweep_laws import sweep_laws
 
         table = self.table()
-        fits = fit_sweep(table) | sweep_laws(table) | {"firing": firing(table, self.root)}
+        fits = fit_sweep(table) | sweep_laws(table) | {"firing": self.firing(table)}
         fits["others"] = [read_json(path) for path in sorted(self.path("others").glob("*.json"))]
         scored = self.concepts()
         if scored is not None:
@@ -93,7 +118,6 @@ class Study:
             from analysis.oracle import compare
 
             fits["oracle"] = compare(scored, truth, table)
-        write_json(self.path("fits.json"), fits)
         return fits
 
     def fits(self) -> dict[str, Any]:
@@ -108,18 +132,21 @@ class Study:
         return exponent_rows(fits)
 
     def figures(self) -> list[dict[str, Any]]:
-        """Draw every figure into report/figures as SVG and PNG; returns what the report needs of each."""
+        """Draw every figure as SVG and PNG; returns what the report needs of each."""
+        drawn = self.drawn()
+        write_json(self.figures_folder / "figures.json", drawn)
+        return drawn
+
+    def drawn(self) -> list[dict[str, Any]]:
         from analysis import figures
 
-        table, fits, folder = self.table(), self.fits(), self.path("report/figures")
+        table, fits, folder = self.table(), self.fits(), self.figures_folder
         drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
         compared = {name: read_json(self.path(f"{name}.json")) for name in figures.LATENT_FIGURES}
-        drawn += [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
-        write_json(folder / "figures.json", drawn)
-        return drawn
+        return drawn + [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
 
     def report(self) -> Path:
         from analysis.report import write_report

@@ -1,9 +1,11 @@
 """Shared by the whole suite: a small project whose plan takes well under a second and whose harvest is small."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from saescale import cli
@@ -30,6 +32,18 @@ grids:
   isoflop:
     sae.n_latents: [16, 32]
     budget.flops: [4.0e8, 8.0e8]
+    seed: [0, 1]
+"""
+
+SIX = """\
+question: Can a few runs be fitted?
+base: [lm=bundled, data=text_files, sae=topk, train=small, cluster=inprocess]
+set: {data.path: {documents}, data.batch_sequences: 8, data.n_ctx: 64, train.lr_warmup_tokens: 512, budget.min_steps: 1, sae.k: 4,
+      budget.min_warmups: 0}
+grids:
+  isoflop:
+    sae.n_latents: [8, 16, 32, 64, 128]
+    budget.flops: [2.0e8, 4.0e8, 8.0e8, 1.6e9]
     seed: [0, 1]
 """
 
@@ -85,3 +99,38 @@ def saescale(monkeypatch, capsys):
         said = capsys.readouterr()
         return code, said.out, said.err
     return call
+
+
+@pytest.fixture
+def eight(project):
+    """The small project with its 8 planned runs and their records."""
+    record(project)
+    return project
+
+
+@pytest.fixture
+def six(project):
+    """The small project with 40 planned runs, enough to fit, and their records."""
+    project.sweep("tiny", SIX)
+    record(project)
+    return project
+
+
+def record(project: Project) -> None:
+    """Plan the project's sweep and write records that follow a law, without training anything."""
+    from saescale.campaign.plan import make_plan, save
+    from saescale.campaign.sweep import load
+    from saescale.identity import fingerprint
+    from saescale.records.store import Store, write_json
+
+    store = Store(project.store)
+    plan = make_plan(load("tiny"), store)
+    save(plan, store)
+    rng = np.random.default_rng(0)
+    for run in plan.runs:
+        n, d = run.science["sae"]["n_latents"], run.science["train"]["n_tokens"]
+        y = (0.1 + 3 * n**-0.6 + 300 * d**-1.0) * math.exp(rng.normal(0, 0.01))
+        write_json(store.run_dir(run.run_id) / "result.json", {
+            "schema": 1, "run_id": run.run_id, "trunk_id": run.trunk_id, "fingerprint": fingerprint(run.science),
+            "science": run.science, "metrics": {"objective": y, "fvu": y, "l0": 4.0, "n_held_out_tokens": 2048}, "n_tokens": d,
+            "flops": {"flops_dense": run.flops_dense}})  # fmt: skip

@@ -9,7 +9,6 @@ import pytest
 
 from saescale.campaign.follow import sizes, write_follow_up
 from saescale.campaign.sweep import cells, load
-from saescale.records.store import write_json
 
 NAMES = "N=params,D=tokens"
 
@@ -126,41 +125,8 @@ def test_a_spoilt_table_is_refused(saescale, table, spoil, said):
     assert (code, out) == (2, "") and said in err and err.count("\n") == 1
 
 
-def recorded(project):
-    """A plan of the small project and records that follow a law, without training anything."""
-    from saescale.campaign.plan import make_plan, save
-    from saescale.identity import fingerprint
-    from saescale.records.store import Store
-
-    store = Store(project.store)
-    plan = make_plan(load("tiny"), store)
-    save(plan, store)
-    rng = np.random.default_rng(0)
-    for run in plan.runs:
-        n, d = run.science["sae"]["n_latents"], run.science["train"]["n_tokens"]
-        y = (0.1 + 3 * n**-0.6 + 300 * d**-1.0) * math.exp(rng.normal(0, 0.01))
-        write_json(store.run_dir(run.run_id) / "result.json", {
-            "schema": 1, "run_id": run.run_id, "trunk_id": run.trunk_id, "fingerprint": fingerprint(run.science),
-            "science": run.science, "metrics": {"objective": y, "fvu": y, "l0": 4.0, "n_held_out_tokens": 2048}, "n_tokens": d,
-            "flops": {"flops_dense": run.flops_dense}})  # fmt: skip
-
-
-SIX = """\
-question: Can a few runs be fitted?
-base: [lm=bundled, data=text_files, sae=topk, train=small, cluster=inprocess]
-set: {data.path: {documents}, data.batch_sequences: 8, data.n_ctx: 64, train.lr_warmup_tokens: 512, budget.min_steps: 1, sae.k: 4,
-      budget.min_warmups: 0}
-grids:
-  isoflop:
-    sae.n_latents: [8, 16, 32, 64, 128]
-    budget.flops: [2.0e8, 4.0e8, 8.0e8, 1.6e9]
-    seed: [0, 1]
-"""
-
-
-def test_a_sweep_is_fitted_from_its_own_runs_with_trunks_as_clusters(saescale, project):
-    project.sweep("tiny", SIX)
-    recorded(project)
+@pytest.mark.usefixtures("six")
+def test_a_sweep_is_fitted_from_its_own_runs_with_trunks_as_clusters(saescale):
     assert saescale("collect", "tiny")[0] == 0
     code, out, _ = saescale("fit", "tiny", "--law", "nd", "--draws", 100, "--json", "-")
     said = json.loads(out)
@@ -171,9 +137,7 @@ def test_a_sweep_is_fitted_from_its_own_runs_with_trunks_as_clusters(saescale, p
     assert code == 2 and "--columns and --compute are for tables" in err
 
 
-def test_predict_writes_a_sweep_that_can_be_planned_and_never_over_another(saescale, project):
-    project.sweep("tiny", SIX)
-    recorded(project)
+def test_predict_writes_a_sweep_that_can_be_planned_and_never_over_another(saescale, six):
     saescale("collect", "tiny")
     command = ("predict", "tiny", "--law", "nd", "--flops", "3.2e9", "--draws", 100, "--as-sweep", "sweeps/further.yaml")
     code, out, _ = saescale(*command)
@@ -181,9 +145,9 @@ def test_predict_writes_a_sweep_that_can_be_planned_and_never_over_another(saesc
     sweep = load("further")
     assert {c.varied["budget.flops"] for c in cells(sweep)} == {3.2e9} and len(list(cells(sweep))) == 2 * len(
         sweep.grids["predicted"]["sae.n_latents"])  # fmt: skip
-    before = (project.root / "sweeps" / "further.yaml").read_bytes()
+    before = (six.root / "sweeps" / "further.yaml").read_bytes()
     code, _, err = saescale(*command)
-    assert code == 2 and "not overwritten" in err and (project.root / "sweeps" / "further.yaml").read_bytes() == before
+    assert code == 2 and "not overwritten" in err and (six.root / "sweeps" / "further.yaml").read_bytes() == before
 
 
 def test_the_sizes_of_a_follow_up_lie_an_octave_around_the_prediction():

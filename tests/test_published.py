@@ -1,0 +1,86 @@
+"""Studies as they are published, and predictions held against what was trained since."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import verdict
+from saescale import published
+from saescale.records.store import write_json
+
+
+def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(saescale, eight):
+    for verb in ("collect", "fit", "figures"):
+        assert saescale(verb, "tiny")[0] == 0
+    code, out, _ = saescale("publish", "tiny", "--to", "results/tiny", "--command", "saescale launch tiny lm=/home/me/model")
+    assert code == 0 and out.rstrip().endswith("next: saescale figures results/tiny")
+    folder = eight.root / "results" / "tiny"
+    about = json.loads((folder / "study.json").read_text())
+    assert about["runs"] == {"done": 8} and about["commands"] == ["saescale launch tiny lm=/path/to/model"]
+    before = {p.name: p.read_bytes() for p in (folder / "figures").iterdir()}
+    assert before.keys() == {p.name for p in (eight.store / "tiny/report/figures").glob("*.[sp]*g")}
+    eight.store.rename(eight.root / "gone")
+    assert saescale("fit", "results/tiny")[0] == 0 and saescale("figures", "results/tiny")[0] == 0
+    assert {p.name: p.read_bytes() for p in (folder / "figures").iterdir()} == before
+    table = pd.read_csv(folder / "table.csv")
+    table.loc[0, "objective"] *= 1.001
+    table.to_csv(folder / "table.csv", index=False)
+    code, _, err = saescale("fit", "results/tiny")
+    assert code == 2 and "is not what its tables give" in err
+
+
+def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
+    folder = eight.root / "results" / "other"
+    folder.mkdir(parents=True)
+    write_json(folder / "study.json", {"sweep": "else"})
+    code, _, err = saescale("publish", "tiny", "--to", "results/other")
+    assert code == 2 and "holds the study of else" in err and [p.name for p in folder.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize(("old", "new", "where"), [
+    ({"a": [1.0, 2.0]}, {"a": [1.0, 2.00001]}, ["a[1]"]),
+    ({"a": 1.0}, {"a": 1.0 + 1e-9}, []),
+    ({"a": None}, {"a": 0.0}, ["a"]),
+    ({"versions": {"numpy": "1"}, "b": {"versions": 1}}, {"versions": {"numpy": "2"}, "b": {"versions": 2}}, ["b.versions"]),
+    ({"a": [1]}, {"a": [1, 2]}, ["a"])])  # fmt: skip
+def test_fits_differ_where_a_number_moved_by_more_than_rounding(old, new, where):
+    assert [path for path, *_ in published.differences(old, new)] == where
+
+
+def test_a_budget_is_predicted_before_it_is_trained_and_verified_after(saescale, six):
+    records = (six.store / "by-id").glob("*/result.json")
+    held = [p for p in records if json.loads(p.read_text())["flops"]["flops_dense"] > 1.2e9]
+    trained = [(p, p.read_text()) for p in held]
+    for path in held:
+        path.unlink()
+    saescale("collect", "tiny")
+    command = ("predict", "tiny", "--law", "nd", "--flops", "1.6e9", "--draws", 100, "--json", "said.json")
+    assert saescale(*command)[0] == 0
+    said = json.loads((six.root / "said.json").read_text())
+    assert [c["N"] for c in said["cells"]] == [16, 32, 64, 128]  # 8 latents would need more tokens than there are
+    code, _, err = saescale("verify", "said.json", "tiny")
+    assert code == 2 and "No run at 1.6e+09 FLOPs is done" in err
+    for path, text in trained:
+        path.write_text(text)
+    saescale("collect", "tiny")
+    code, out, _ = saescale("verify", "said.json", "tiny", "--json", "verdict.json")
+    found = json.loads((six.root / "verdict.json").read_text())
+    assert code == 0 and len(found["cells"]) == 4 and all(abs(c["error_percent"]) < 15 for c in found["cells"])
+    assert "loss at 64 latents" in out and {c["held"] for c in found["cells"]} <= {True, False}
+
+
+def test_an_interval_holds_only_what_lies_inside_it():
+    said = {"estimate": 1.0, "lo": 0.9, "hi": 1.2}
+    assert verdict.record(said, 1.15)["held"] is True and verdict.record(said, 1.25)["held"] is False
+    assert verdict.record(said, 1.25)["error_percent"] == pytest.approx(-20)
+    assert verdict.record(said | {"lo": None}, 1.0)["held"] is None and verdict.record(said, None)["seen"] is None
+
+
+def test_the_best_rate_is_the_vertex_of_a_parabola_and_none_at_an_edge():
+    rates = np.array([1e-3, 2e-3, 4e-3, 8e-3])
+    losses = np.exp(0.3 * np.log(rates / 3e-3) ** 2)
+    assert math.isclose(verdict.best_rate(rates[::-1], losses[::-1]), 3e-3, rel_tol=1e-6)
+    assert verdict.best_rate(rates, rates) is None
