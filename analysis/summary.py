@@ -21,7 +21,8 @@ def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, flo
             continue
         value = law[value_name]
         rows.append((words, value["estimate"], value["lo"], value["hi"], _note(law_name, law, budgets)))
-    return rows + _split_rows(fits) + _rate_rows(fits.get("learning_rate")) + _presence_rows(fits.get("presence"))
+    rows += _split_rows(fits) + _rate_rows(fits.get("learning_rate")) + _kind_rows(fits)
+    return rows + _presence_rows(fits.get("presence"))
 
 
 def _split_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:
@@ -55,6 +56,22 @@ def _rate_rows(block: dict | None) -> list[tuple[str, float | None, float | None
     for name, words in (("p_N", "best lr ~ n^p T^q: p"), ("p_D", "best lr ~ n^p T^q: q")):
         lo, hi = (fit["intervals"] or {}).get(name) or (None, None)
         rows.append((words, fit["derived"][name], lo, hi, note))
+    return rows
+
+
+def _kind_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:
+    """How the loss moves with size and k together, and what each kind spends beside another for the same loss."""
+    surface, spent = fits.get("size_by_k") or {}, fits.get("equal_compute") or {}
+    rows = []
+    for name in ("beta_n", "beta_k", "gamma", "eta") if "fit" in surface else ():
+        if name in surface["fit"]["params"]:
+            lo, hi = (surface["fit"]["intervals"] or {}).get(name) or (None, None)
+            rows.append((f"L(n, k) of {surface['kind']} by {surface['law']}: {name}", surface["fit"]["params"][name], lo, hi, ""))
+    for kind, costs in spent.get("kinds", {}).items():
+        for cost, one in costs.items():
+            if one["multiple"] and kind != spent["beside"]:
+                words, note = f"{cost} of {kind} / {spent['beside']}", "for the same fvu; brackets: least and most over seeds"
+                rows.append((words, *(one["multiple"][side] for side in ("estimate", "lo", "hi")), note))
     return rows
 
 

@@ -9,21 +9,25 @@ import pandas as pd
 from analysis.allocate import Allocation, allocation
 from analysis.estimate import fit
 from analysis.estimators import exponents
+from analysis.frontiers import frontiers
 from analysis.isoflops import isoflop
 from analysis.rates import edge_cells
 from analysis.result import FitResult
 from analysis.rows import read_rows
 from analysis.selection import compare
+from analysis.size_and_k import size_and_k
 from analysis.sweep_points import CLUSTER, sweep_points
 
 FAMILY = ("nd_kaplan", "nd_tied", "nd", "nd_interaction")
 SIZES, SCALE = 5, "ln_loss"  # an SAE's valleys are up to two nats deep: no polynomial holds all through one
+BLOCKS = ("surface", "isoflop", "allocation", "exponents", "convergence", "size_by_k", "equal_compute")
 KEPT_DRAWS = 400  # in fits.json, for the figures' bands
 
 
 def sweep_laws(table: pd.DataFrame, y: str = "objective", draws: int = 1000, seed: int = 0) -> dict:
-    """JSON blocks for fits.json: `surface`, `isoflop`, `allocation`, `exponents`, `learning_rate`, `convergence`; a block
-    that the runs cannot fill is {"reason": why}. Clusters are trunks; runs of one cell at several rates count at the best."""
+    """JSON blocks for fits.json: `surface`, `isoflop`, `allocation`, `exponents`, `learning_rate`, `convergence`,
+    `size_by_k`, `equal_compute`; a block that the runs cannot fill is {"reason": why}. Clusters are trunks; of one cell's rates
+    the best counts."""
 
     def block(make: Callable) -> dict | list:
         try:
@@ -31,11 +35,13 @@ def sweep_laws(table: pd.DataFrame, y: str = "objective", draws: int = 1000, see
         except ValueError as error:
             return {"reason": str(error)}
 
-    out = {"learning_rate": block(lambda: best_rates(table, y, draws, seed))}
+    out: dict = {"learning_rate": block(lambda: best_rates(table, y, draws, seed))}
+    if (table["state"] == "done").any():  # these may be of several kinds
+        out |= {"size_by_k": block(lambda: size_and_k(table, y, draws, seed)), "equal_compute": block(lambda: frontiers(table))}
     try:
         rows = sweep_points(table, y)
     except ValueError as error:
-        return out | {name: {"reason": str(error)} for name in ("surface", "isoflop", "allocation", "exponents", "convergence")}
+        return dict.fromkeys(BLOCKS, {"reason": str(error)}) | out
     out["surface"], chosen = _surface(rows, draws, seed)
     valleys = block(lambda: isoflop(rows, scale=SCALE, sizes=SIZES, cluster=CLUSTER, draws=draws, seed=seed))
     out["isoflop"] = valleys if isinstance(valleys, dict) else valleys.to_dict()

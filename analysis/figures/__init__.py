@@ -13,6 +13,8 @@ FIGURES: dict[str, str] = {
     "optimal_allocation": "analysis.figures.optimal_allocation:draw",
     "quality_vs_compute": "analysis.figures.quality_vs_compute:draw",
     "kinds": "analysis.figures.kinds:draw",
+    "size_by_k": "analysis.figures.size_by_k:draw",
+    "equal_compute": "analysis.figures.equal_compute:draw",
     "law_fit": "analysis.figures.law_fit:draw",
     "residuals": "analysis.figures.residuals:draw",
     "valleys": "analysis.figures.valleys:draw",
@@ -34,7 +36,7 @@ SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "qu
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
 CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
 LATENT_FIGURES = ("splitting", "steering")  # (contents of <name>.json) of a sweep that has it
-MORE_FIGURES = ("learning_rate", "firing", "oracle", "others")  # (table, fits) of a sweep that has them
+MORE_FIGURES = ("learning_rate", "size_by_k", "equal_compute", "firing", "oracle", "others")  # (table, fits), where there
 
 
 def of_sweep(table, fits: dict) -> tuple[str, ...]:

@@ -45,6 +45,19 @@ WORDS: dict[str, tuple[str, str]] = {
         " penalty had its weight solved for during training; batchtopk and matryoshka are measured with their inference"
         " threshold. Learning rates are the same for all kinds, which favours none knowingly.",
     ),
+    "size_by_k": (
+        "Loss by size and by number of active latents",
+        "Left: share of the variance not reconstructed against dictionary size, one colour per k, with the law chosen among those"
+        " of Gao et al. 2024; dots are seeds. Right: the kinds of SAE at the same sparsity, one line style per l0; bars run"
+        " from the least to the largest seed. All at one number of training tokens, which is not convergence for the largest.",
+    ),
+    "equal_compute": (
+        "Kinds of SAE at equal compute",
+        "Share of the variance not reconstructed against training compute, left counted as a dense SAE's (12 * d_in * n_latents *"
+        " n_tokens), right as the kernels executed it. Faint dots are runs; a line joins the cells (means over seeds) that are"
+        " better than all cheaper ones of the same kind."
+        " Executed FLOPs say what this implementation multiplies, not what a kind must.",
+    ),
     "law_fit": (
         "The fitted surface over its points",
         "Loss against training tokens, one colour per size, with the chosen law and its 95 % band. Where the law can be fitted"

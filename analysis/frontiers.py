@@ -1,0 +1,63 @@
+"""Kinds of SAE by what they cost: the best loss for a compute, counted as a dense SAE's and as the kernels executed it."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+COSTS = ("flops_dense", "flops_measured")
+
+
+def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict:
+    """{"y", "beside", "kinds": {kind: {cost: {"multiple": {"estimate", "lo", "hi"} or None, "at": y}}}}.
+
+    A frontier is the lowest mean y over seeds within a cost. multiple: what a kind spends for a y over what `beside` spends, at
+    the geometric middle of the y both frontiers reach (interpolated in logarithms); lo and hi are the least and the most over
+    seeds, not a confidence interval. Errors: `ValueError` with fewer than two kinds or without several horizons of a size.
+    """
+    rows = table[(table["state"] == "done") & (table[y] > 0)]
+    several = rows.groupby(["kind", "n_latents"])["n_tokens"].nunique() if len(rows) else pd.Series([0])
+    if rows["kind"].nunique() < 2 or several.max() < 2:
+        raise ValueError("Frontiers of kinds need several kinds, each at several horizons.")
+    beside = beside if (rows["kind"] == beside).any() else str(sorted(rows["kind"].unique())[0])
+    found: dict = {kind: {} for kind in sorted(rows["kind"].unique())}
+    for kind in found:
+        for cost in COSTS:
+            found[kind][cost] = _against(rows[rows["kind"] == kind], rows[rows["kind"] == beside], cost, y)
+    return {"y": y, "beside": beside, "kinds": found}
+
+
+def frontier(rows: pd.DataFrame, cost: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """(ln cost, ln y) of the cells that are better than all cheaper ones; cells are means over seeds."""
+    cells = np.log(rows[[cost, y]]).groupby([rows["n_latents"], rows["n_tokens"]]).mean().sort_values(cost)
+    best = cells[y].cummin()
+    keep = cells[y].to_numpy() <= best.to_numpy()
+    keep[1:] &= np.diff(best.to_numpy()) < 0
+    return cells[cost].to_numpy()[keep], cells[y].to_numpy()[keep]
+
+
+def _against(rows: pd.DataFrame, others: pd.DataFrame, cost: str, y: str) -> dict:
+    at = _middle(frontier(rows, cost, y)[1], frontier(others, cost, y)[1])
+    if at is None:
+        return {"multiple": None, "at": None}
+    whole = _ratio(rows, others, cost, y, at)
+    seeds = sorted(set(rows["seed"]) & set(others["seed"]))
+    each = [_ratio(rows[rows["seed"] == s], others[others["seed"] == s], cost, y, at) for s in seeds]
+    each = [value for value in each if math.isfinite(value)]
+    spread = {"lo": min(each), "hi": max(each)} if len(each) > 1 else {"lo": None, "hi": None}
+    return {"multiple": {"estimate": whole, **spread}, "at": math.exp(at)}
+
+
+def _middle(one: np.ndarray, other: np.ndarray) -> float | None:
+    low, high = max(one.min(), other.min()), min(one.max(), other.max())
+    return None if low >= high else (low + high) / 2
+
+
+def _ratio(rows: pd.DataFrame, others: pd.DataFrame, cost: str, y: str, at: float) -> float:
+    return math.exp(_cost(rows, cost, y, at) - _cost(others, cost, y, at))
+
+
+def _cost(rows: pd.DataFrame, cost: str, y: str, at: float) -> float:
+    """ln cost at which the frontier reaches ln y = at; NaN where it does not."""
+    c, values = frontier(rows, cost, y)
+    return float(np.interp(-at, -values, c, left=np.nan, right=np.nan))

@@ -1,0 +1,38 @@
+"""L(n, k): how the loss depends on dictionary size and on the number of active latents together (Gao et al. 2024, section 3)."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.estimate import fit
+from analysis.selection import compare
+from analysis.sweep_points import CLUSTER, sweep_points
+
+FAMILY = ("nk_plain", "nk_interaction", "nk", "nk_floor")
+KEPT_DRAWS = 100
+ENOUGH = 3  # sizes, and values of k, for a surface
+
+
+def size_and_k(table: pd.DataFrame, y: str = "objective", draws: int = 1000, seed: int = 0) -> dict:
+    """The surface of the kind that was trained at the most (size, k), by the measured l0: {"kind", "law", "models", "fit"}.
+
+    Errors: `ValueError` where no kind has three sizes and three values of k at its longest horizon.
+    """
+    rows = longest(table[(table["state"] == "done") & table["k"].notna()])
+    spans = {kind: (group["n_latents"].nunique(), group["k"].nunique()) for kind, group in rows.groupby("kind")}
+    kind = max(spans, key=lambda name: spans[name][0] * spans[name][1], default=None)
+    if kind is None or min(spans[kind]) < ENOUGH:
+        raise ValueError(f"No kind was trained at {ENOUGH} sizes and {ENOUGH} values of k: nothing to fit a surface in both to.")
+    points = sweep_points(rows[rows["kind"] == kind], y)
+    models = compare(FAMILY, points, cluster=CLUSTER)
+    chosen = models.loc[models["chosen"], "law"]
+    law = str(chosen.iloc[0]) if len(chosen) else "nk"
+    found = fit(law, points, cluster=CLUSTER, draws=draws, seed=seed)
+    records = models.astype(object).where(models.notna(), None).to_dict("records")
+    return {"kind": str(kind), "law": law, "models": records, "fit": replace(found, draws=found.draws[:KEPT_DRAWS]).to_dict()}
+
+
+def longest(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the horizon that most of them have."""
+    horizon = rows["n_tokens"].mode()
+    return rows[rows["n_tokens"].isin(horizon.tolist()[-1:])]

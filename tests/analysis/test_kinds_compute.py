@@ -1,0 +1,64 @@
+"""L(n, k), and kinds of SAE at equal compute: known surfaces and multiples are found again."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import figures
+from analysis.frontiers import frontier, frontiers
+from analysis.size_and_k import size_and_k
+
+D_IN = 64
+
+
+def rows(kind, sizes, l0s, horizons, loss, dear=1.0):
+    """Runs of one kind: fvu = loss(n=, l0=, flops=), and executed FLOPs of `dear` times a tenth of the dense ones."""
+    out = []
+    for n in sizes:
+        for l0 in l0s:
+            for t in horizons:
+                for seed in (0, 1, 2):
+                    flops = 12 * D_IN * n * t
+                    fvu = loss(n=n, l0=l0, flops=flops) * math.exp(np.random.default_rng(len(out)).normal(0, 1e-3))
+                    out.append({"run_id": f"{kind}{n}-{l0}-{t}-{seed}", "trunk_id": f"{kind}{n}-{l0}-{seed}", "kind": kind,
+                                "n_latents": n, "k": float(l0), "l0": float(l0), "n_tokens": t, "seed": seed, "state": "done",
+                                "objective": fvu, "fvu": fvu, "flops_dense": flops, "flops_measured": 0.1 * dear * flops,
+                                "d_in": D_IN, "lr": 1e-3, "target_flops": math.nan})  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def test_a_surface_in_size_and_k_is_found_again():
+    def law(n, l0, **_):
+        return math.exp(-0.3 * math.log(l0) - 0.2 * math.log(n) - 0.05 * math.log(l0) * math.log(n))
+
+    table = pd.concat([rows("topk", [256, 512, 1024, 2048], [8, 16, 32], [65536], law),
+                       rows("batchtopk", [256], [8], [65536], law)])  # fmt: skip
+    block = size_and_k(table, draws=100)
+    assert block["kind"] == "topk" and block["law"] == "nk_interaction"
+    assert block["fit"]["params"]["gamma"] == pytest.approx(-0.05, abs=0.01)
+    with pytest.raises(ValueError, match="3 sizes and 3 values of k"):
+        size_and_k(table[table["n_latents"] == 256])
+    drawn = figures.draw("size_by_k", table, {"size_by_k": block})
+    assert len(drawn.axes[0].lines) == 3
+
+
+def test_a_kind_that_needs_twice_the_compute_is_told_so_by_either_count():
+    cheap = rows("topk", [256, 512], [16], [2**14, 2**15, 2**16], lambda flops, **_: (flops / 1e9) ** -0.2)
+    dear = rows("gated", [256, 512], [16], [2**14, 2**15, 2**16], lambda flops, **_: (flops / 2e9) ** -0.2, dear=3)
+    table = pd.concat([cheap, dear])
+    found = frontiers(table)
+    dense, measured = (found["kinds"]["gated"][cost]["multiple"] for cost in ("flops_dense", "flops_measured"))
+    assert dense["estimate"] == pytest.approx(2, rel=0.05) and dense["lo"] <= dense["estimate"] <= dense["hi"]
+    assert measured["estimate"] == pytest.approx(6, rel=0.05)
+    assert found["kinds"]["topk"]["flops_dense"]["multiple"]["estimate"] == 1
+    with pytest.raises(ValueError, match="several kinds"):
+        frontiers(cheap)
+    assert len(figures.draw("equal_compute", table, {"equal_compute": found}).axes) == 2
+
+
+def test_a_frontier_keeps_only_cells_that_are_better_than_all_cheaper_ones():
+    table = rows("topk", [64, 128], [8], [1000, 2000], lambda **_: 1.0)
+    c, y = frontier(table.assign(fvu=[0.5] * 6 + [0.7] * 3 + [0.4] * 3), "flops_dense", "fvu")
+    assert np.exp(y) == pytest.approx([0.5, 0.4]) and np.exp(c) == pytest.approx([12 * 64 * 64e3, 12 * 64 * 256e3])
