@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-slurm test-wandb test-browser test-peers setup lint clean
+.PHONY: demo test test-slow test-slurm test-wandb test-browser test-peers test-results setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -45,6 +45,10 @@ test-browser: setup
 test-peers: setup
 	@PYTHON=$(PYTHON) benchmarks/setup_peers.sh $(PEERS)
 	@SAESCALE_PEERS=$(abspath $(PEERS))/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests/peers
+
+# Published studies: laws and figures come out of their tables again
+test-results: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python .ci/results
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -14,15 +14,15 @@ ENOUGH = 3  # sizes, and values of k, for a surface
 
 
 def size_and_k(table: pd.DataFrame, y: str = "objective", draws: int = 1000, seed: int = 0) -> dict:
-    """The surface of the kind that was trained at the most (size, k), by the measured l0: {"kind", "law", "models", "fit"}.
+    """The surface of the kind that was trained at the most sizes with several k, by the measured l0: {"kind", "law", "models", "fit"}.
 
-    Errors: `ValueError` where no kind has three sizes and three values of k at its longest horizon.
+    Errors: `ValueError` where no kind has three sizes with three values of k each at its longest horizon.
     """
     rows = longest(table[(table["state"] == "done") & table["k"].notna()])
-    spans = {kind: (group["n_latents"].nunique(), group["k"].nunique()) for kind, group in rows.groupby("kind")}
-    kind = max(spans, key=lambda name: spans[name][0] * spans[name][1], default=None)
-    if kind is None or min(spans[kind]) < ENOUGH:
-        raise ValueError(f"No kind was trained at {ENOUGH} sizes and {ENOUGH} values of k: nothing to fit a surface in both to.")
+    crossed = {kind: int((group.groupby("n_latents")["k"].nunique() >= ENOUGH).sum()) for kind, group in rows.groupby("kind")}
+    kind = max(crossed, key=lambda name: crossed[name], default=None)
+    if kind is None or crossed[kind] < ENOUGH:
+        raise ValueError(f"No kind was trained at {ENOUGH} sizes with {ENOUGH} values of k each: no surface in both can be fitted.")
     points = sweep_points(rows[rows["kind"] == kind], y)
     models = compare(FAMILY, points, cluster=CLUSTER)
     chosen = models.loc[models["chosen"], "law"]

@@ -38,7 +38,7 @@ def test_a_surface_in_size_and_k_is_found_again():
     block = size_and_k(table, draws=100)
     assert block["kind"] == "topk" and block["law"] == "nk_interaction"
     assert block["fit"]["params"]["gamma"] == pytest.approx(-0.05, abs=0.01)
-    with pytest.raises(ValueError, match="3 sizes and 3 values of k"):
+    with pytest.raises(ValueError, match="3 sizes with 3 values of k"):
         size_and_k(table[table["n_latents"] == 256])
     drawn = figures.draw("size_by_k", table, {"size_by_k": block})
     assert len(drawn.axes[0].lines) == 3
