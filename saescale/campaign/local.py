@@ -85,7 +85,8 @@ class Worker:
         """A process for each of `ranks`: number -> the variables that say which it is."""
         self.job, self.attempt, self.n_ranks = job, attempt, content.get("n_ranks", 1)
         threads = content["execution"]["threads"]
-        env = {**os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
+        # huge pages for large temporaries: page faults were more than half of the time of a small language model's forward
+        env = {"THP_MEM_ALLOC_ENABLE": "1", **os.environ, "SAESCALE_PARENT": str(os.getpid()), "OMP_NUM_THREADS": str(threads),
                "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         command = [CLI_MODULE, *content["arguments"]] if content["stage"] == "report" else [JOB_MODULE, str(job)]
         self.ranks = [Rank(command, attempt, r, env | who, content.get("cwd")) for r, who in ranks.items()]
