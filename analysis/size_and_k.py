@@ -14,15 +14,16 @@ ENOUGH = 3  # sizes, and values of k, for a surface
 
 
 def size_and_k(table: pd.DataFrame, y: str = "objective", draws: int = 1000, seed: int = 0) -> dict:
-    """The surface of the kind that was trained at the most sizes with several k, by the measured l0: {"kind", "law", "models", "fit"}.
+    """The surface of the kind with the most sizes at several k, by the measured l0: {"kind", "law", "models", "fit"}.
 
     Errors: `ValueError` where no kind has three sizes with three values of k each at its longest horizon.
     """
     rows = longest(table[(table["state"] == "done") & table["k"].notna()])
-    crossed = {kind: int((group.groupby("n_latents")["k"].nunique() >= ENOUGH).sum()) for kind, group in rows.groupby("kind")}
+    several = {kind: group.groupby("n_latents")["k"].nunique() >= ENOUGH for kind, group in rows.groupby("kind")}
+    crossed = {kind: int(enough.sum()) for kind, enough in several.items()}
     kind = max(crossed, key=lambda name: crossed[name], default=None)
     if kind is None or crossed[kind] < ENOUGH:
-        raise ValueError(f"No kind was trained at {ENOUGH} sizes with {ENOUGH} values of k each: no surface in both can be fitted.")
+        raise ValueError(f"No kind was trained at {ENOUGH} sizes with {ENOUGH} values of k each: no surface in both to fit.")
     points = sweep_points(rows[rows["kind"] == kind], y)
     models = compare(FAMILY, points, cluster=CLUSTER)
     chosen = models.loc[models["chosen"], "law"]

@@ -56,6 +56,8 @@ def _rate_rows(block: dict | None) -> list[tuple[str, float | None, float | None
     for name, words in (("p_N", "best lr ~ n^p T^q: p"), ("p_D", "best lr ~ n^p T^q: q")):
         lo, hi = (fit["intervals"] or {}).get(name) or (None, None)
         rows.append((words, fit["derived"][name], lo, hi, note))
+    if slope := block.get("ladder", {}).get("exponent"):
+        rows.append(("best lr ~ C^r, one size a budget: r", slope["estimate"], slope["lo"], slope["hi"], note))
     return rows
 
 

@@ -11,7 +11,7 @@ from analysis.estimate import fit
 from analysis.estimators import exponents
 from analysis.frontiers import frontiers
 from analysis.isoflops import isoflop
-from analysis.rates import edge_cells
+from analysis.rates import edge_cells, ladder
 from analysis.result import FitResult
 from analysis.rows import read_rows
 from analysis.selection import compare
@@ -98,7 +98,11 @@ def best_rates(table: pd.DataFrame, y: str = "objective", draws: int = 1000, see
     if edges and "lr_at_edge" not in found.warnings:
         found = replace(found, warnings=(*found.warnings, "lr_at_edge"))
     means = rows.groupby(["N", "D", "lr"], as_index=False)["loss"].mean()
-    return {"fit": _kept(found), "points": means.to_dict("records"), "edges": edges}
+    try:
+        rungs = ladder(rows, draws, seed)
+    except ValueError as error:
+        rungs = {"reason": str(error)}
+    return {"fit": _kept(found), "points": means.to_dict("records"), "edges": edges, "ladder": rungs}
 
 
 def _kept(found: FitResult) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.isoflops import IsoFlop, isoflop
+from analysis.rates import best_rate
 from analysis.result import FitResult
 
 NEAR = 0.1  # a budget is the predicted one when its FLOPs agree so far
@@ -58,17 +59,6 @@ def record(predicted: Mapping[str, Any], seen: float | None) -> dict:
     bounds = said["lo"], said["hi"]
     held = None if None in bounds else bool(bounds[0] <= seen <= bounds[1])
     return {"predicted": said, "seen": float(seen), "error_percent": 100 * (said["estimate"] / seen - 1), "held": held}
-
-
-def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
-    """The vertex of the parabola in ln rate through the lowest ln loss and its neighbours; None where it is at an edge."""
-    order = np.argsort(rates)
-    x, y = np.log(rates[order]), np.log(losses[order])
-    low = int(np.argmin(y))
-    if low in (0, len(x) - 1):
-        return None
-    a, b, _ = np.polyfit(x[low - 1:low + 2] - x[low], y[low - 1:low + 2], 2)
-    return float(np.exp(x[low] - b / (2 * a)))
 
 
 def _rate(said: Mapping[str, Any], rates: pd.DataFrame) -> dict:

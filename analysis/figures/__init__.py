@@ -21,6 +21,7 @@ FIGURES: dict[str, str] = {
     "split": "analysis.figures.split:draw",
     "exponents": "analysis.figures.exponents:draw",
     "learning_rate": "analysis.figures.learning_rate:draw",
+    "rate_ladder": "analysis.figures.rate_ladder:draw",
     "firing": "analysis.figures.firing:draw",
     "others": "analysis.figures.others:draw",
     "concept_presence": "analysis.figures.presence:draw",
@@ -51,6 +52,8 @@ def of_sweep(table, fits: dict) -> tuple[str, ...]:
 
     shown = [name for name in LAW_FIGURES if name != "valleys" and filled(name)]  # a sweep has its own valleys
     more = [name for name in MORE_FIGURES if filled(name)]
+    if (fits.get("learning_rate") or {}).get("ladder", {}).get("rungs"):
+        more.append("rate_ladder")
     kinds = ("kinds",) if table["kind"].nunique() > 1 else ()
     return (*(SWEEP_FIGURES if fits["budgets"] else ()), *shown, *more, *kinds)
 

@@ -24,7 +24,8 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
         law_points.blank(ax, law_points.reason(fits, "learning_rate"))
         return figure
     points = pd.DataFrame(record["points"])
-    horizons = sorted(points["D"].unique())
+    sizes = points.groupby("D")["N"].nunique()
+    horizons = sorted(sizes.index[sizes == sizes.max()])  # where sizes can be compared
     shown = [horizons[round(i)] for i in np.linspace(0, len(horizons) - 1, min(len(horizons), MOST_PANELS))]
     figure, axes = style.panels(len(shown), 3.3 * len(shown) + 1.4, 4.0)
     fit = FitResult.from_dict(record["fit"])

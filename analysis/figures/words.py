@@ -89,6 +89,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Held-out loss against learning rate, one panel per horizon, one colour per size. A tick on the axis is the best rate of"
         " the law fitted to all sizes and horizons together; a ring marks a best rate at the edge of what was tried.",
     ),
+    "rate_ladder": (
+        "The best learning rate along a ladder of budgets",
+        "Left: held-out loss against learning rate at one size per compute budget, means over seeds; a tick on the axis is the"
+        " vertex of the parabola through the lowest point and its neighbours. Right: those vertices against compute, with 95 %"
+        " intervals over seeds and a power law. Budgets whose best rate is at an edge of the grid are left out.",
+    ),
     "firing": (
         "How often latents fire",
         "Left: share of all latents per bin of firing frequency on the held-out set, one curve per size at its longest horizon"

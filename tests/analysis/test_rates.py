@@ -1,0 +1,41 @@
+"""Best learning rates along a ladder of budgets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import figures
+from analysis.rates import ladder
+
+D_IN = 64
+
+
+def rows(exponent=-0.3, budgets=(1e10, 1e11, 1e12), rates=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), noise=1e-4):
+    """One size a budget, three seeds, ln loss a parabola in ln lr about 4e-3 (C / 1e11)^exponent."""
+    out, rng = [], np.random.default_rng(0)
+    for c in budgets:
+        best = 4e-3 * (c / 1e11) ** exponent
+        for lr in rates:
+            for seed in range(3):
+                loss = np.exp(0.2 * np.log(lr / best) ** 2 + rng.normal(0, noise))
+                out.append({"budget": c, "C": c, "N": 1024.0, "D": c / 1024, "lr": lr, "seed": seed, "loss": loss})
+    return pd.DataFrame(out)
+
+
+def test_the_exponent_of_the_best_rate_is_found_again_with_an_interval_around_it():
+    found = ladder(rows(noise=0.01), 200, 0)
+    exponent = found["exponent"]
+    assert exponent["lo"] < exponent["hi"] and exponent["lo"] - 0.02 < -0.3 < exponent["hi"] + 0.02
+    assert [rung["lr"]["estimate"] for rung in ladder(rows(), 50, 0)["rungs"]] == pytest.approx([8e-3, 4e-3, 2e-3], rel=0.01)
+
+
+def test_a_budget_whose_best_rate_is_at_an_edge_is_no_rung():
+    with pytest.raises(ValueError, match="tried: 1, 3 are needed"):
+        ladder(rows(exponent=-0.7), 50, 0)
+
+
+def test_the_ladder_is_drawn_where_there_is_one():
+    block = {"points": [], "fit": {}, "ladder": ladder(rows(), 50, 0)}
+    table = pd.DataFrame({"kind": ["topk"]})
+    assert "rate_ladder" in figures.of_sweep(table, {"budgets": [], "learning_rate": block})
+    assert len(figures.draw("rate_ladder", table, {"learning_rate": block}).axes[0].lines) == 6
