@@ -90,8 +90,13 @@ class Trainable:
     def step(self, x: Tensor, lr: float | Tensor, sparsity_scale: float | Tensor = 1.0) -> None:
         """One update on x [token, d_in] fp32 at mean square norm d_in. Non-finite numbers pass through into the statistics.
 
-        With kernels of a device lr and sparsity_scale may be tensors [] there: a captured step reads them anew (graph.py).
+        With kernels of a device lr and sparsity_scale may be tensors [] there.
         """
+        self.update(x, lr, sparsity_scale)
+        self.pass_over(len(x))
+
+    def update(self, x: Tensor, lr: float | Tensor, sparsity_scale: float | Tensor) -> None:
+        """What a step does to tensors, all of it: with kernels of a device a function of tensors alone (graph.py)."""
         with denormals_flushed():
             terms = self.compute_gradients(x, sparsity_scale)
             unit = self.sae.W_dec if self.sae.kind.unit_decoder else None
@@ -101,7 +106,6 @@ class Trainable:
                 follow = control.follow_on_device if self.fixed_shapes else control.follow
                 follow(self.memory.own, terms.l0, wanted, lr)
             self._count(terms, norm)
-        self.pass_over(len(x))
 
     def pass_over(self, n_tokens: int) -> None:
         """Notes that n_tokens more were trained on, here or by a replay of a captured step."""

@@ -103,7 +103,7 @@ class PenaltyKind(Kind):
         if self.target_l0 is None:
             return ramp * self.sparsity_coeff
         coeff = sae.own["sparsity_coeff"]
-        return coeff.item() if coeff.is_cpu else coeff
+        return coeff.item() if coeff.is_cpu and not isinstance(ramp, Tensor) else coeff  # a device is not waited for
 
     @property
     def held_out_weight(self) -> float:
