@@ -7,6 +7,7 @@ rates from fixed places does, replayed, what the step would have done.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -44,6 +45,10 @@ class Recorded:
 
     def step(self, x: Tensor, rates: Sequence[tuple[float, float]]) -> None:
         """One update of every member on x [n_tokens, d_in]; rates: its learning rate and sparsity scale."""
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            self._step(x, rates)
+
+    def _step(self, x: Tensor, rates: Sequence[tuple[float, float]]) -> None:
         self.x.copy_(x)
         for i, (now, known) in enumerate(zip(rates, self._known, strict=True)):
             if now != known:
@@ -83,7 +88,6 @@ class Recorded:
 def cuda_graph(steps: Steps) -> Steps:
     """What replays the CUDA work of steps(), which is not done now. Scratch memory whose addresses it holds lives as long."""
     graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         steps()
     held = kernels.scratch_in_use()

@@ -1,6 +1,9 @@
 """The Triton kernels against float64 and against kernels in plain torch: on a GPU where there is one, else in the interpreter."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -228,6 +231,17 @@ def test_two_trainings_alike_have_the_same_bits_and_end_where_plain_torch_ends()
         ends.append(trainable.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert_near(ends[0]["params"], ends[2]["params"].double(), 1e-6)
+
+
+def test_every_kernel_compiles_for_a_hopper_gpu(tmp_path):
+    script = Path(__file__).with_name("compile_for_hopper.py")
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, cwd=script.parents[2],
+                          env=env | {"TRITON_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    named = {line.split()[0] for line in done.stdout.splitlines()}
+    assert named == {"candidates", "keep_largest", "count_reaching", "count_rows", "keep_rows", "pair_rows", "sum_rows",
+                     "sum_group", "adam", "adam_of_unit_rows"}
 
 
 def test_pairs_in_float64_go_to_plain_torch(ours):

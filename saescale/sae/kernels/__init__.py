@@ -160,3 +160,8 @@ def lane(number: int) -> Iterator[None]:
 def scratch_in_use() -> list[Tensor]:
     """All of it: who captured addresses of scratch memory holds on to this."""
     return list(_scratch.values())
+
+
+def forget_scratch() -> None:
+    """Gives it back, once nobody steps or replays."""
+    _scratch.clear()

@@ -21,7 +21,7 @@ LANES = 1024  # of top_k: more than twice k, so that few entries besides the k l
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # there a program costs milliseconds, however much it reads
 BLOCK, TILE = (2**14, 2**16) if INTERPRETED else (4096, 4096)  # entries a program reads at once, of one row and of several
 COLUMNS = 512  # of a sum of rows in one program: narrow, so that many rows are read at once where a latent has many pairs
-DIGITS = ((20, 11), (10, 10), (0, 10))  # (shift, bits) of the radix selection of 31-bit keys, highest first
+DIGITS = ((28, 8), *((shift, 16) for shift in range(24, -1, -4)))  # (shift, values) of the digits of a 31-bit key
 
 above, positive = torch_device.above, torch_device.positive
 
@@ -83,31 +83,29 @@ def top_k(pre_acts: Tensor | Products, k: int, only: Tensor | None = None) -> Pa
 
 
 def batch_top_k(pre_acts: Tensor | Products, n_kept: int) -> Pairs:
-    """The n_kept largest pre-activations of the batch through a ReLU, in the order of memory. Exact, by radix selection."""
+    """The n_kept largest pre-activations of the batch through a ReLU, in the order of memory. Exact, digit by digit."""
     product, bias, has_bias = _read(pre_acts)
     if product.dtype == torch.float64:
         return torch_device.batch_top_k(product, n_kept)
     n_tokens, n_latents = product.shape
-    block = min(BLOCK, triton.next_power_of_2(n_latents))
-    prefix, spare = product.new_zeros((), dtype=torch.int64), product.new_full((), n_kept, dtype=torch.int64)
-    for shift, bits in DIGITS:
-        counts = product.new_zeros(2**bits, dtype=torch.int64)
-        _launch(kernels.histogram, (n_tokens,), product, product, bias, n_latents, prefix, counts, shift,
-                BLOCK=block, BITS=bits, HAS_BIAS=has_bias)
-        reached = counts.flip(0).cumsum(0)  # how many have this digit or a higher one, highest first
-        place = torch.searchsorted(reached, spare.view(1))
-        spare = spare - (reached - counts.flip(0)).gather(0, place).squeeze(0)
-        prefix = (prefix << bits) | (2**bits - 1 - place.squeeze(0))
+    block = min(BLOCK // 4, triton.next_power_of_2(n_latents))
+    edge = product.new_zeros((), dtype=torch.int64)  # in the end the largest key that n_kept keys reach
+    for shift, n_steps in DIGITS:
+        counts = product.new_zeros(n_steps, dtype=torch.int64)
+        _launch(kernels.count_reaching, (n_tokens,), product, product, bias, n_latents, edge, counts, shift,
+                BLOCK=block, STEPS=n_steps, HAS_BIAS=has_bias)
+        edge = edge + (((counts >= n_kept).sum() - 1) << shift)
     larger, equal = (product.new_empty(n_tokens, dtype=torch.int32) for _ in range(2))
-    _launch(kernels.count_rows, (n_tokens,), product, product, bias, n_latents, prefix, larger, equal,
+    _launch(kernels.count_rows, (n_tokens,), product, product, bias, n_latents, edge, larger, equal,
             BLOCK=block, HAS_BIAS=has_bias)
+    spare = n_kept - larger.sum()
     equal_before = equal.cumsum(0) - equal
     kept_equal = torch.minimum((spare - equal_before).clamp_min(0), equal)
     row_offsets = product.new_zeros(n_tokens + 1, dtype=torch.int64)
     torch.cumsum(larger + kept_equal, 0, out=row_offsets[1:])
     values = torch.zeros(n_kept, device=product.device)
     latents = torch.zeros(n_kept, dtype=torch.int64, device=product.device)
-    _launch(kernels.keep_rows, (n_tokens,), product, product, bias, n_latents, prefix, kept_equal, row_offsets, values, latents,
+    _launch(kernels.keep_rows, (n_tokens,), product, product, bias, n_latents, edge, kept_equal, row_offsets, values, latents,
             BLOCK=block, HAS_BIAS=has_bias)
     tokens = torch.searchsorted(row_offsets, torch.arange(n_kept, device=product.device), right=True) - 1
     return Pairs(values, tokens, latents, row_offsets)
@@ -165,9 +163,9 @@ def sum_group(groups: Groups, weights: Tensor) -> Tensor:
     if weights.dtype == torch.float64:
         return torch_device.sum_group(groups, weights)
     sums = weights.new_empty(len(groups.latent_offsets) - 1)
-    at_once = TILE // 128
-    _launch(kernels.sum_group, (triton.cdiv(len(sums), at_once),), weights, groups.order, groups.latent_offsets,
-            weights.contiguous(), sums, len(sums), LATENTS=at_once, AT_ONCE=8)
+    together = max(1, TILE // 512)
+    _launch(kernels.sum_group, (triton.cdiv(len(sums), together),), weights, groups.order, groups.latent_offsets,
+            weights.contiguous(), sums, len(sums), LATENTS=together, AT_ONCE=64)
     return sums
 
 

@@ -24,9 +24,9 @@ def _keys(products, bias, only, row, columns, n_latents, HAS_BIAS: tl.constexpr,
 @triton.jit
 def _kth_largest(keys, k):
     """The largest number that at least k of keys reach, found bit by bit; 0 where fewer than k are positive."""
-    edge = tl.zeros((), tl.int32)
+    edge = tl.full([], 0, tl.int32)
     for i in range(31):
-        higher = edge | (tl.full((), 1, tl.int32) << (30 - i))
+        higher = edge | (tl.full([], 1, tl.int32) << (30 - i))
         edge = tl.where(tl.sum((keys >= higher).to(tl.int32)) >= k, higher, edge)
     return edge
 
@@ -56,7 +56,7 @@ def candidates(products, bias, only, n_latents, k, found, columns_found, counts,
     for first in range(0, n_latents, LANES):
         largest = tl.maximum(largest, _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY))
     floor = tl.maximum(_kth_largest(largest, k), 1)
-    count = tl.zeros((), tl.int32)
+    count = tl.full([], 0, tl.int32)
     for first in range(0, n_latents, LANES):
         columns = first + lanes
         keys = _keys(products, bias, only, row, columns, n_latents, HAS_BIAS, HAS_ONLY)
@@ -70,52 +70,62 @@ def candidates(products, bias, only, n_latents, k, found, columns_found, counts,
 
 
 @triton.jit
+def _keep_found(row, count, k, found, columns_found, values, latents, CAPACITY: tl.constexpr):
+    slots = tl.arange(0, CAPACITY)
+    keys = tl.load(found + row * CAPACITY + slots, mask=slots < count, other=-1)
+    columns = tl.load(columns_found + row * CAPACITY + slots, mask=slots < count, other=0)
+    edge = tl.maximum(_kth_largest(keys, k), 1)
+    spare = k - tl.sum((keys > edge).to(tl.int32))
+    _keep(keys, columns, edge, spare, row * k, values, latents)
+
+
+@triton.jit
+def _keep_of_row(products, bias, only, row, n_latents, k, values, latents,
+                 LANES: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_ONLY: tl.constexpr):
+    """For rows with so many equal entries that the candidates found no room: 33 passes over the row, and as exact."""
+    lanes = tl.arange(0, LANES)
+    edge = tl.full([], 0, tl.int32)
+    for i in range(31):
+        higher = edge | (tl.full([], 1, tl.int32) << (30 - i))
+        reached = tl.full([], 0, tl.int32)
+        for first in range(0, n_latents, LANES):
+            keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
+            reached += tl.sum((keys >= higher).to(tl.int32))
+        edge = tl.where(reached >= k, higher, edge)
+    larger = tl.full([], 0, tl.int32)
+    for first in range(0, n_latents, LANES):
+        keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
+        larger += tl.sum((keys > edge).to(tl.int32))
+    spare, place = k - larger, row * k
+    for first in range(0, n_latents, LANES):
+        keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
+        spare, place = _keep(keys, first + lanes, edge, spare, place, values, latents)
+
+
+@triton.jit
 def keep_largest(products, bias, only, n_latents, k, found, columns_found, counts, values, latents,
                  LANES: tl.constexpr, CAPACITY: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_ONLY: tl.constexpr):
     """values and latents [token, k] (zeros before) from the candidates, or from the whole row when there were too many."""
     row = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + row)
     if count <= CAPACITY:
-        slots = tl.arange(0, CAPACITY)
-        keys = tl.load(found + row * CAPACITY + slots, mask=slots < count, other=-1)
-        columns = tl.load(columns_found + row * CAPACITY + slots, mask=slots < count, other=0)
-        edge = tl.maximum(_kth_largest(keys, k), 1)
-        spare = k - tl.sum((keys > edge).to(tl.int32))
-        _keep(keys, columns, edge, spare, row * k, values, latents)
+        _keep_found(row, count, k, found, columns_found, values, latents, CAPACITY)
     else:
-        lanes = tl.arange(0, LANES)
-        edge = tl.zeros((), tl.int32)
-        for i in range(31):
-            higher = edge | (tl.full((), 1, tl.int32) << (30 - i))
-            reached = tl.zeros((), tl.int32)
-            for first in range(0, n_latents, LANES):
-                keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
-                reached += tl.sum((keys >= higher).to(tl.int32))
-            edge = tl.where(reached >= k, higher, edge)
-        larger = tl.zeros((), tl.int32)
-        for first in range(0, n_latents, LANES):
-            keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
-            larger += tl.sum((keys > edge).to(tl.int32))
-        spare, place = k - larger, row * k
-        for first in range(0, n_latents, LANES):
-            keys = _keys(products, bias, only, row, first + lanes, n_latents, HAS_BIAS, HAS_ONLY)
-            spare, place = _keep(keys, first + lanes, edge, spare, place, values, latents)
+        _keep_of_row(products, bias, only, row, n_latents, k, values, latents, LANES, HAS_BIAS, HAS_ONLY)
 
 
 @triton.jit
-def histogram(products, bias, n_latents, prefix, counts, shift,
-              BLOCK: tl.constexpr, BITS: tl.constexpr, HAS_BIAS: tl.constexpr):
-    """Adds to counts [2**BITS] int64 how many keys have each value in BITS bits above `shift`, of those whose bits above are the
-    number in prefix []."""
+def count_reaching(products, bias, n_latents, prefix, counts, shift,
+                   BLOCK: tl.constexpr, STEPS: tl.constexpr, HAS_BIAS: tl.constexpr):
+    """Adds to counts [STEPS] int64 how many keys reach the number in prefix [] + (step << shift), by step."""
     row = tl.program_id(0).to(tl.int64)
-    bins = tl.arange(0, 2**BITS)
-    above = tl.load(prefix).to(tl.int32)
-    local = tl.zeros([2**BITS], tl.int32)
+    steps = tl.arange(0, STEPS)
+    thresholds = tl.load(prefix).to(tl.int32) + (steps << shift)
+    reached = tl.zeros([STEPS], tl.int32)
     for first in range(0, n_latents, BLOCK):
         keys = _keys(products, bias, bias, row, first + tl.arange(0, BLOCK), n_latents, HAS_BIAS, False)
-        higher = keys >> shift
-        local += tl.histogram(higher & (2**BITS - 1), 2**BITS, mask=(keys >= 0) & ((higher >> BITS) == above))
-    tl.atomic_add(counts + bins, local.to(tl.int64), mask=local > 0)
+        reached += tl.sum((keys[:, None] >= thresholds[None, :]).to(tl.int32), 0)
+    tl.atomic_add(counts + steps, reached.to(tl.int64))
 
 
 @triton.jit
@@ -123,7 +133,7 @@ def count_rows(products, bias, n_latents, edge, larger, equal, BLOCK: tl.constex
     """Per token how many keys are above the number in edge [], and how many equal it."""
     row = tl.program_id(0).to(tl.int64)
     threshold = tl.load(edge).to(tl.int32)
-    n_larger, n_equal = tl.zeros((), tl.int32), tl.zeros((), tl.int32)
+    n_larger, n_equal = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32)
     for first in range(0, n_latents, BLOCK):
         keys = _keys(products, bias, bias, row, first + tl.arange(0, BLOCK), n_latents, HAS_BIAS, False)
         n_larger += tl.sum((keys > threshold).to(tl.int32))
