@@ -29,6 +29,10 @@ class Part(NamedTuple):
     dtype: torch.dtype
     ranges: list[tuple[int, Tensor]]
 
+    @classmethod
+    def whole(cls, tensor: Tensor) -> "Part":
+        return cls(tuple(tensor.shape), tensor.dtype, [(0, tensor.view(-1))])
+
 
 @dataclass(frozen=True)
 class Share:

@@ -208,19 +208,19 @@ class Trainable:
         return len(self.sae.kind.vectors)
 
     def whole_sae(self) -> SAE | None:
-        """The SAE of all ranks, on the first; None on the others."""
+        """The SAE of all ranks, on the first; None on the others. What no single device may hold comes together on the host."""
         if self.ranks.size == 1:
             return self.sae
         d_in, n_latents, first = self.spec.d_in, self.spec.n_latents, self.ranks.first
-        flat = self.params.new_empty(model.n_params(self.sae.kind, d_in, n_latents)) if first else None
+        flat = torch.empty(model.n_params(self.sae.kind, d_in, n_latents), dtype=self.params.dtype) if first else None
         shares = [Share.of(n_latents, rank, self.ranks.size) for rank in range(self.ranks.size)] if first else []
         places = [list(share.ranges(d_in, self.n_vectors)) for share in shares]
         for i, (mine, _) in enumerate(self.share.ranges(d_in, self.n_vectors)):
-            self.ranks.to_first(self.params[mine], [flat[at[i][1]] for at in places])
+            self.ranks.to_first(self.params[mine].cpu(), [flat[at[i][1]] for at in places])
         if flat is None:
             return None
         whole = model.views(self.sae.kind, flat, d_in, n_latents)
-        whole.own |= self.memory.own
+        whole.own |= {name: tensor.cpu() for name, tensor in self.memory.own.items()}
         return whole
 
     def clone(self) -> "Trainable":

@@ -7,13 +7,13 @@ in a fleet is run i alone, bit for bit, and one member's failure touches no othe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from saescale.sae.device import Stopwatch
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.shards import Part
 from saescale.sae.step import Trainable
@@ -33,25 +33,36 @@ class Member:
     end: int
     is_trunk: bool
     seconds: float = 0.0  # spent in training steps, the trunk's share included; for the record, never for a decision
+    watch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(self.trainable.device)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train on the steps from self.step up to min(until, end); `block` holds the batches from step first_step on."""
         lr = self.schedule.trunk_lr if self.is_trunk else self.schedule.branch_lr
-        size, begun = self.schedule.batch_tokens, time.perf_counter()
+        size = self.schedule.batch_tokens
+        self.watch.start()
         while self.step < min(until, self.end):
             row = (self.step - first_step) * size
             self.trainable.step(block[row:row + size], lr(self.step), self.schedule.sparsity_scale(self.step))
             self.step += 1
-        self.seconds += time.perf_counter() - begun
+        self.watch.stop()
 
     def state(self) -> Mapping[str, Tensor | Part]:
         """What this process writes of its training state: all of it, or of a sharded one its part."""
         return self.trainable.state_dict() if self.trainable.ranks.size == 1 else self.trainable.to_write()
 
+    @property
+    def made_by(self) -> tuple[str, str]:
+        """The kernels and the kind of device that this member's bits depend on."""
+        return self.trainable.backend, self.trainable.device.type
+
     def block_stats(self) -> dict[str, float]:
         """Averages over the block that ends here. A trunk that stops inside a block keeps them, for who goes on from there."""
         kept = self.trainable.statistics.clone()
         stats = self.trainable.read_stats()
+        self.seconds += self.watch.taken()
         if self.is_trunk and self.step % block_steps(self.schedule.batch_tokens):
             self.trainable.statistics.copy_(kept)
         return stats
@@ -103,7 +114,7 @@ class Trunk:
         return Checkpoint(step, {k: m.step for k, m in self.live.items()},
                           {k: m.state() for k, m in self.live.items()},
                           {k: m.seconds for k, m in self.live.items()},
-                          next(iter(self.live.values())).trainable.backend)
+                          *next(iter(self.live.values())).made_by)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train every live member up to step `until`; branches fork from the trunk on the way."""
