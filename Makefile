@@ -36,7 +36,7 @@ test-triton: setup
 
 # Training on a GPU; the tests of two ranks want two. Says what it skipped and why
 test-cuda: setup
-	@$(BIN)/python -m pytest -m cuda -rs tests/sae tests/training --durations=10
+	@$(BIN)/python -m pytest -m 'cuda or triton' -rs tests/sae tests/training --durations=10
 
 # A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
 test-slurm: setup

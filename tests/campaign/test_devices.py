@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from saescale.campaign import devices, memory, placement
+from saescale.campaign import devices, local, memory, placement
 from saescale.campaign.devices import GPU, parsed
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import PlannedRun, make_plan
@@ -87,8 +87,8 @@ def test_an_sae_too_large_for_a_gpu_is_dealt_over_all_and_one_too_large_for_all_
     assert list(placement.place(runs(400_000), dealt).homes.values()) == [None]
     assert placement.refuse_too_large(fleets(runs(400_000), dealt), dealt) is None
     small = slurm(gpu_gb=needs * 0.3, gpus=2, gpu_type="h100")
-    with pytest.raises(ValueError, match=r"on a GPU, dealt over 2 GPUs, and a process has .* GB of h100: the fleet is 1 trunk with "
-                                         r"2 live members up to n_latents=400000.*\(cluster.job.gpus\).*Nothing was started\.$"):
+    with pytest.raises(ValueError, match=r"on a GPU, dealt over 2 GPUs, and a process has .* GB of h100: the fleet is 1 trunk .*"
+                                         r"up to n_latents=400000.*\(cluster.job.gpus\).*Nothing was started"):
         placement.refuse_too_large(fleets(runs(400_000), small), small)
 
 
@@ -111,6 +111,40 @@ def test_the_plan_says_where_it_trains_and_when_the_memory_of_a_gpu_is_not_known
     assert placement.trains_on([runs(1000)], slurm("cpu")) == "device: cpu"
     assert placement.trains_on([runs(1000)], slurm(gpu_type="h100")).startswith("device: cuda, h100 (80.0 GB); estimated seconds")
     assert "GPU (memory not known, so not checked: set cluster.gpu_memory_gb)" in placement.trains_on([runs(1000)], slurm())
+
+
+def test_the_processes_of_workers_at_work_have_numbers_of_their_own_to_choose_a_gpu_by(tmp_path, monkeypatch):
+    seen = []
+
+    class Rank:
+        def __init__(self, _command, _attempt, rank, env, _cwd):
+            seen.append((rank, env["RANK"], env["LOCAL_RANK"]))
+
+    monkeypatch.setattr(local, "Rank", Rank)
+    content = {"stage": "train", "execution": {"threads": 1}}
+    local.Worker(tmp_path, content, seat=3)
+    local.Worker(tmp_path, {**content, "n_ranks": 2}, seat=1)
+    assert seen == [(0, "0", "3"), (0, "0", "2"), (1, "1", "3")]
+
+
+def test_a_worker_that_starts_takes_the_seat_of_one_that_ended(tmp_path, monkeypatch):
+    seats, polls = [], {"a": [True], "b": [False, True], "c": [True]}  # a ends at once, b goes on: c sits where a did
+
+    class Worker:
+        def __init__(self, job, _content, seat):
+            self.left, self.seat = iter(polls[job.name]), seat
+            seats.append(seat)
+
+        def poll(self):
+            return next(self.left)
+
+        def finish(self):
+            return None
+
+    monkeypatch.setattr(local, "Worker", Worker)
+    monkeypatch.setattr(local, "POLL_S", 0)
+    monkeypatch.setattr(local, "_show", lambda *_: None)
+    assert local.run_pool([tmp_path / name for name in "abc"], 2, "train", None) == [] and seats == [0, 1, 0]
 
 
 def test_the_device_changes_no_run_id(project):

@@ -59,7 +59,8 @@ def test_a_fleet_with_trunk_and_branches_trained_on_a_gpu_ends_at_the_held_out_e
 
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka", "relu_l1", "jumprelu", "gated"])
 def test_every_other_kind_trained_on_a_gpu_ends_at_the_held_out_error_of_the_processor(bed, kind):
-    one = (f"sae={kind}", "sae.n_latents=40", "train.n_tokens=19200", *(["sae.k=4"] if kind in ("batchtopk", "matryoshka") else []))
+    keeps = ["sae.k=4"] if kind in ("batchtopk", "matryoshka") else []
+    one = (f"sae={kind}", "sae.n_latents=40", "train.n_tokens=19200", *keeps)
     alone = bed.another("alone")
     trained(alone, *one, *CPU)
     trained(bed, *one, *CUDA)
@@ -98,7 +99,7 @@ def test_blocks_read_ahead_give_the_bits_of_blocks_read_when_they_are_asked_for(
     assert trained(again, *CUDA) == ahead
 
 
-def test_a_block_read_ahead_is_the_block_that_was_read(bed):
+def test_a_block_read_ahead_is_the_block_that_was_read():
     rows = torch.randn(6, 4096, 64, generator=torch.Generator().manual_seed(0))
     blocks = Ahead(lambda i: rows[i], lambda i: i + 1 if i < 5 else None, torch.device("cuda"))
     for i in range(6):

@@ -102,5 +102,5 @@ class Told:
 
 def test_two_ranks_with_one_gpu_are_refused_and_two_with_one_each_are_not():
     assert refuse_shared_gpu(Told("mine", "another"), "GPU-1") is None
-    with pytest.raises(ValueError, match=r"this job has 3 ranks and 2 GPUs: each rank needs one of its own\. .*cluster.device=cpu\.$"):
+    with pytest.raises(ValueError, match=r"this job has 3 ranks and 2 GPUs: each rank needs one of its own\."):
         refuse_shared_gpu(Told("mine", "mine", "another"), "GPU-1")
