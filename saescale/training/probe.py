@@ -27,6 +27,7 @@ def probe(science: dict[str, Any], kernels: str, device: torch.device = CPU) -> 
     spec, batch = SAESpec.of(science), science["train"]["batch_tokens"]
     noise = torch.randn(4 * batch, spec.d_in, generator=torch.Generator().manual_seed(0))
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     member = Trainable.create(spec, 0, InputSample.of(noise), kernels_for(kernels, device), device=device)

@@ -85,6 +85,7 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None,
     folder = Path(job_dir).resolve()
     job = Job(folder, read_json(folder / "job.json"), on_progress)
     torch.set_num_threads(job.content["execution"]["threads"])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start: the same bits every time
     previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in STOPPING}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # a task of a scheduler starts its worker with SIGUSR2 blocked
     try:

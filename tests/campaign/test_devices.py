@@ -1,5 +1,6 @@
 """What a plan says of GPUs, without one: nvidia-smi's words are given."""
 
+import dataclasses
 import math
 
 import pytest
@@ -56,6 +57,16 @@ def test_cuda_without_a_gpu_is_refused_before_anything_starts(monkeypatch):
         memory.room_of(runs(1000), slurm("cuda", gpus=0))
     with pytest.raises(ValueError, match="cluster.device=cuda, but .*: train where there is one, or choose"):
         memory.room_of(runs(1000), here(monkeypatch, device="cuda"))
+
+
+def test_more_ranks_than_gpus_are_refused_before_anything_starts(monkeypatch):
+    with pytest.raises(ValueError, match="cluster.ranks=2 and this machine has 1 of the GPUs"):
+        memory.room_of(runs(1000), here(monkeypatch, card(80), ranks=2))
+    cluster = slurm(gpus=1)
+    shared = dataclasses.replace(cluster, job=dataclasses.replace(cluster.job, ranks_per_node=4))
+    with pytest.raises(ValueError, match="cluster.job.ranks_per_node=4 and cluster.job.gpus=1: a rank that trains on a GPU"):
+        memory.room_of(runs(1000), shared)
+    assert memory.room_of(runs(1000), dataclasses.replace(shared, device="cpu")).ranks == 4
 
 
 @pytest.mark.parametrize("gpu_type, given, gb", [("h100", None, 80), ("NVIDIA_A100-SXM4-80GB", None, 40), ("h200", None, 141),

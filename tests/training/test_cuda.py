@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from saescale.campaign import devices
 from saescale.measure.evaluate import evaluate
 from saescale.sae import kernels
 from saescale.sae.model import InputSample, init
@@ -144,7 +145,8 @@ def test_two_ranks_with_a_gpu_each_end_at_the_held_out_error_of_one(bed, above):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() != 1, reason="not exactly one GPU here")
-def test_two_ranks_on_one_gpu_are_refused_in_one_sentence(bed):
-    outcome = bed.launch(*CUDA, "cluster=local", "cluster.workers=1", "cluster.ranks=2", "cluster.memory_gb=64")
+def test_two_ranks_on_one_gpu_are_refused_in_one_sentence(bed, monkeypatch):
+    monkeypatch.setattr(devices, "gpus_here", lambda: (devices.GPU("Card", 8e9, 8e9),) * 2)  # else the plan refuses it
+    outcome = bed.launch(*CUDA, "cluster=local", "cluster.workers=1", "cluster.ranks=2")
     assert outcome.exit_code == 3
     assert "this job has 2 ranks and 1 GPU: each rank needs one of its own" in " ".join(outcome.messages)
