@@ -73,8 +73,8 @@ def on_gpu(cluster: ClusterConfig, request: Request) -> bool:
             f"{cannot_see()}: train where there is one") + ", or choose cluster.device=auto or cpu. Nothing was started.")
     if there and cluster.kind == "slurm" and request.ranks_on_a_node > request.gpus:
         raise ValueError(f"cluster.job.ranks_per_node={request.ranks_per_node} and cluster.job.gpus={request.gpus}: a rank that "
-                         "trains on a GPU needs one of its own. Leave ranks_per_node null, or choose cluster.device=cpu. Nothing was "
-                         "started.")
+                         "trains on a GPU needs one of its own. Leave ranks_per_node null, or choose cluster.device=cpu. Nothing "
+                         "was started.")
     if there and cluster.kind != "slurm" and cluster.ranks > len(gpus_here()):
         raise ValueError(f"cluster.ranks={cluster.ranks} and this machine has {len(gpus_here())} of the GPUs they need one each: "
                          "lower cluster.ranks, or choose cluster.device=cpu. Nothing was started.")

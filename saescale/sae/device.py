@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -70,6 +71,11 @@ class Stopwatch:
 
     def stop(self) -> None:
         self._spans.append((self._begun, self._now()))
+
+    def copy(self) -> "Stopwatch":
+        other = copy(self)
+        other._spans = list(self._spans)
+        return other
 
     def _now(self) -> Any:
         if not self.on_gpu:

@@ -133,6 +133,7 @@ class Trunk:
         for run_id, schedule in self.runs.items():
             if schedule.fork_step == trunk.step and run_id not in self.live:
                 self.live[run_id] = self._member(run_id, trunk.trainable.clone(), trunk.step, trunk.seconds)
+                self.live[run_id].watch = trunk.watch.copy()  # the trunk's share of this block
 
     def _retire(self) -> None:
         """Move branches at their end to `finished`. The trunk stays until its end has been checkpointed."""

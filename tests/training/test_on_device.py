@@ -1,5 +1,6 @@
 """Members, checkpoints and evaluation on a device, without a GPU: the meta device stands for it, and files."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -41,6 +42,15 @@ def test_a_trunk_that_forks_trains_on_its_device_and_asks_nothing_of_the_host():
     assert set(trunk.live) == {TRUNK, "short", "long"} and trunk.finished == ["short"]
     kept = trunk.checkpoint()
     assert kept.device == "meta" and {t.device.type for state in kept.states.values() for t in state.values()} == {"meta"}
+
+
+def test_a_branch_has_spent_the_time_of_its_trunk_up_to_the_fork_and_its_own(monkeypatch):
+    schedules = {name: Schedule.of({**SCHEDULE, "n_tokens": n * 128}) for name, n in (("short", 10), ("long", 15))}
+    trunk, now = Trunk("t", {"train": SCHEDULE}, schedules), itertools.count()
+    trunk.start(Trainable(SPEC, init(SPEC, 0, sample()), 12.0, "torch", device="meta"))
+    monkeypatch.setattr("saescale.sae.device.time.perf_counter", lambda: next(now))  # every stretch takes a second
+    trunk.advance(torch.empty(128 * 128, 12, device="meta"), 0, 13)
+    assert {name: trunk.live[name].watch.taken() for name in ("short", "long")} == {"short": 1 + 1, "long": 2 + 1}
 
 
 @pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka", "relu_l1", "jumprelu", "jumprelu_tanh", "gated"])
