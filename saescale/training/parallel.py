@@ -56,6 +56,7 @@ def joined(n_ranks: int, timeout_s: float = TIMEOUT_S, device: torch.device = CP
         raise RankLost(f"rank {rank} of {size} could not meet the others at {os.environ['MASTER_ADDR']}:"
                        f"{os.environ['MASTER_PORT']} ({_first_line(e)}). Launch again to go on.") from e
     group = Group(rank, size, timeout_s)
+    refuse_mixed(group, device)
     if device.type == "cuda":
         refuse_shared_gpu(group, str(torch.cuda.get_device_properties(device).uuid))
     yield group
@@ -75,6 +76,14 @@ def _who_we_are(n_ranks: int) -> tuple[int, int]:
 
 def _backend(device: torch.device) -> str:
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+def refuse_mixed(ranks: Ranks, device: torch.device) -> None:
+    """Raises ValueError, on all ranks, when some train on a GPU and some on a processor."""
+    on_gpu = int(ranks.totals(device.type == "cuda")[0])
+    if on_gpu not in (0, ranks.size):
+        raise ValueError(f"{on_gpu} of the {ranks.size} ranks of this job see a GPU: all must train on the same kind of device. "
+                         "Ask for GPUs for all of them, or choose cluster.device=cpu.")
 
 
 def refuse_shared_gpu(ranks: Ranks, mine: str) -> None:

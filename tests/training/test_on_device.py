@@ -18,7 +18,7 @@ from saescale.sae.step import Trainable
 from saescale.training import checkpoint, train
 from saescale.training.checkpoint import TRUNK, Checkpoint
 from saescale.training.fleet import Member, Trunk
-from saescale.training.parallel import refuse_shared_gpu
+from saescale.training.parallel import refuse_mixed, refuse_shared_gpu
 from saescale.training.schedule import Schedule
 
 SPEC = SAESpec("topk", 12, 40, k=4)
@@ -106,8 +106,18 @@ class Told:
     def __init__(self, *names):
         self.names, self.size = names, len(names)
 
+    def totals(self, mine):
+        return (mine + sum(name == "on a GPU" for name in self.names),)
+
     def gather(self, digest):
         return torch.stack([digest if name == "mine" else digest + 1 + i for i, name in enumerate(self.names)])
+
+
+def test_ranks_of_one_job_on_different_kinds_of_device_are_refused():
+    assert refuse_mixed(Told("mine", "on a GPU"), torch.device("cuda")) is None
+    assert refuse_mixed(Told("mine", "on a processor"), torch.device("cpu")) is None
+    with pytest.raises(ValueError, match="1 of the 2 ranks of this job see a GPU: all must train on the same kind of device"):
+        refuse_mixed(Told("mine", "on a GPU"), torch.device("cpu"))
 
 
 def test_two_ranks_with_one_gpu_are_refused_and_two_with_one_each_are_not():
