@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from saescale.sae.device import Stopwatch
+from saescale.sae.graph import Recorded
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.shards import Part
 from saescale.sae.step import Trainable
@@ -34,9 +35,12 @@ class Member:
     is_trunk: bool
     seconds: float = 0.0  # spent in training steps, the trunk's share included; for the record, never for a decision
     watch: Stopwatch = field(init=False)
+    recorded: Recorded | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.watch = Stopwatch(self.trainable.device)
+        if is_recorded(self.trainable):
+            self.recorded = Recorded([self.trainable], self.schedule.batch_tokens)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train on the steps from self.step up to min(until, end); `block` holds the batches from step first_step on."""
@@ -45,7 +49,11 @@ class Member:
         self.watch.start()
         while self.step < min(until, self.end):
             row = (self.step - first_step) * size
-            self.trainable.step(block[row:row + size], lr(self.step), self.schedule.sparsity_scale(self.step))
+            x, rates = block[row:row + size], (lr(self.step), self.schedule.sparsity_scale(self.step))
+            if self.recorded is None:
+                self.trainable.step(x, *rates)
+            else:
+                self.recorded.step(x, [rates])
             self.step += 1
         self.watch.stop()
 
@@ -66,6 +74,12 @@ class Member:
         if self.is_trunk and self.step % block_steps(self.schedule.batch_tokens):
             self.trainable.statistics.copy_(kept)
         return stats
+
+
+def is_recorded(trainable: Trainable) -> bool:
+    """Whether its steps are replayed as a CUDA graph. Not with the torch kernels: a recording keeps what a step needs for a
+    while, which with them is several times its pre-activations, for every live member."""
+    return trainable.device.type == "cuda" and trainable.backend == "triton" and trainable.ranks.size == 1
 
 
 @dataclass

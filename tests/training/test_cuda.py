@@ -10,7 +10,7 @@ from saescale.measure.evaluate import evaluate
 from saescale.sae import kernels
 from saescale.sae.model import InputSample, init
 from saescale.sae.spec import SAESpec
-from saescale.training import train
+from saescale.training import fleet, train
 from saescale.training.ahead import Ahead
 from saescale.training.finish import Bench
 from saescale.training.probe import probe
@@ -20,6 +20,8 @@ two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than 
 CPU, CUDA = ("cluster.device=cpu", "cluster.kernels=cpu"), ("cluster.device=cuda", "cluster.kernels=torch")
 WITHIN = 0.002  # of the final held-out fvu: the tolerance between kernels
 MADE_BY = ("device", "kernels")
+AUTO = ("cluster.device=auto", "cluster.kernels=cpu")  # triton where it is installed
+every_how = pytest.mark.parametrize("how", [CUDA, AUTO], ids=["torch kernels", "auto"])
 
 
 def fvu_of(bed, *overrides):
@@ -47,7 +49,7 @@ def stopped_after(monkeypatch, n_blocks):
     monkeypatch.setattr(train, "next_step", lambda *args: original(*args) if next(left, False) else None)
 
 
-@pytest.mark.parametrize("how", [CUDA, ("cluster.device=auto", "cluster.kernels=cpu")], ids=["torch kernels", "auto"])
+@every_how
 def test_a_fleet_with_trunk_and_branches_trained_on_a_gpu_ends_at_the_held_out_error_of_the_processor(bed, how):
     kinds = ("sae=topk", "sae.n_latents=24,40")
     alone = bed.another("alone")
@@ -68,17 +70,26 @@ def test_every_other_kind_trained_on_a_gpu_ends_at_the_held_out_error_of_the_pro
     assert fvu_of(bed, *one) == pytest.approx(fvu_of(alone, *one), rel=WITHIN)
 
 
-def test_the_same_job_on_the_same_gpu_gives_the_same_bits(bed):
+@every_how
+def test_the_same_job_on_the_same_gpu_gives_the_same_bits(bed, how):
     again = bed.another("again")
-    assert trained(bed, *CUDA) == trained(again, *CUDA)
+    assert trained(bed, *how) == trained(again, *how)
 
 
-def test_a_job_stopped_and_resumed_on_a_gpu_gives_the_bits_of_an_undisturbed_one(bed, monkeypatch):
+def test_steps_recorded_as_a_graph_give_the_bits_of_steps_that_are_not(bed, monkeypatch):
+    again = bed.another("again")
+    recorded = trained(bed, *AUTO)
+    monkeypatch.setattr(fleet, "is_recorded", lambda _: False)
+    assert trained(again, *AUTO) == recorded
+
+
+@every_how
+def test_a_job_stopped_and_resumed_on_a_gpu_gives_the_bits_of_an_undisturbed_one(bed, monkeypatch, how):
     again = bed.another("again")
     with monkeypatch.context() as m:
         stopped_after(m, 1)
-        assert again.launch(*CUDA).exit_code == 3
-    assert trained(again, *CUDA) == trained(bed, *CUDA)
+        assert again.launch(*how).exit_code == 3
+    assert trained(again, *how) == trained(bed, *how)
 
 
 @pytest.mark.parametrize("before, after", [(CUDA, CPU), (CPU, CUDA)], ids=["from GPU to processor", "from processor to GPU"])

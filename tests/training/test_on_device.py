@@ -15,7 +15,7 @@ from saescale.sae import kernels
 from saescale.sae.model import WEIGHTS, InputSample, init
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
-from saescale.training import checkpoint, train
+from saescale.training import checkpoint, fleet, train
 from saescale.training.checkpoint import TRUNK, Checkpoint
 from saescale.training.fleet import Member, Trunk
 from saescale.training.parallel import refuse_mixed, refuse_shared_gpu
@@ -51,6 +51,19 @@ def test_a_branch_has_spent_the_time_of_its_trunk_up_to_the_fork_and_its_own(mon
     monkeypatch.setattr("saescale.sae.device.time.perf_counter", lambda: next(now))  # every stretch takes a second
     trunk.advance(torch.empty(128 * 128, 12, device="meta"), 0, 13)
     assert {name: trunk.live[name].watch.taken() for name in ("short", "long")} == {"short": 1 + 1, "long": 2 + 1}
+
+
+def test_members_whose_steps_are_recorded_take_the_steps_of_those_that_are_not(monkeypatch):
+    schedules = {name: Schedule.of({**SCHEDULE, "n_tokens": n * 128}) for name, n in (("short", 10), ("long", 15))}
+    block, ends = torch.randn(16 * 128, 12, generator=torch.Generator().manual_seed(1)), []
+    for is_recorded in (True, False):
+        monkeypatch.setattr(fleet, "is_recorded", lambda _, answer=is_recorded: answer)
+        trunk = Trunk("t", {"train": SCHEDULE}, schedules)
+        trunk.start(Trainable(SPEC, init(SPEC, 0, sample()), 12.0, "torch"))
+        trunk.advance(block, 0, 15)
+        assert all((member.recorded is not None) == is_recorded for member in trunk.live.values())
+        ends.append(trunk.live["long"].trainable.params)
+    assert torch.equal(*ends)
 
 
 @pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka", "relu_l1", "jumprelu", "jumprelu_tanh", "gated"])
