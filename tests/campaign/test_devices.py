@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from saescale.campaign import devices, local, memory, placement
+from saescale.campaign import devices, doctor, local, memory, placement
 from saescale.campaign.devices import GPU, parsed
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import PlannedRun, make_plan
@@ -156,6 +157,23 @@ def test_a_worker_that_starts_takes_the_seat_of_one_that_ended(tmp_path, monkeyp
     monkeypatch.setattr(local, "POLL_S", 0)
     monkeypatch.setattr(local, "_show", lambda *_: None)
     assert local.run_pool([tmp_path / name for name in "abc"], 2, "train", None) == [] and seats == [0, 1, 0]
+
+
+@pytest.mark.parametrize("torch_says, verdict, expected", [
+    ('["13.0", true, [["Card", 80000000000], ["Card", 80000000000]]]', "ok", "Card, 80.0 GB, CUDA 13.0"),
+    ('["13.0", false, [["Card", 80000000000], ["Card", 80000000000]]]', "warn", "not available"),
+    ('[null, false, []]', "warn", "torch is built without CUDA"), ("Segmentation fault", "warn", "torch cannot be asked")])
+def test_the_doctor_says_which_gpus_torch_sees_and_what_is_lost(monkeypatch, torch_says, verdict, expected):
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"a warning\n{torch_says}\n"))
+    checks = list(doctor.gpus())
+    assert doctor.worst(checks) == verdict and any(expected in check.said for check in checks)
+    assert all(check.advice for check in checks if check.verdict == "warn")
+
+
+def test_the_doctor_calls_a_machine_without_a_gpu_well(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert [(c.verdict, c.said) for c in doctor.gpus()] == [("ok", "none here: SAEs train on the processor")]
 
 
 def test_the_device_changes_no_run_id(project):
