@@ -157,7 +157,7 @@ class Trainable:
         self.statistics.zero_()
         *sums, n_steps = found[: len(STATISTICS) + 1]
         n_dead, longest, *own = found[len(STATISTICS) + 1 :]
-        self._longest_silence = int(longest)
+        self._longest_silence = int(-self.ranks.least(-longest)[0])  # of all shares: all or none take part in AuxK
         averages = {name: total / n_steps if n_steps else float("nan") for name, total in zip(STATISTICS, sums, strict=True)}
         n_dead = self.ranks.totals(int(n_dead))[0]
         return {**averages, "n_steps": n_steps, "n_dead": int(n_dead), **dict(zip(adapted, own, strict=True))}

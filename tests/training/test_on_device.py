@@ -126,6 +126,22 @@ class Told:
         return torch.stack([digest if name == "mine" else digest + 1 + i for i, name in enumerate(self.names)])
 
 
+def test_ranks_that_share_an_sae_agree_on_whether_latents_may_be_dead_wherever_these_are():
+    class Pair:
+        rank, size, first = 0, 2, True
+
+        def totals(self, *numbers):
+            return numbers
+
+        def least(self, *numbers):
+            return [min(number, -3_000_000.0) for number in numbers]  # the other rank has a latent that was silent for so long
+
+    spec = SAESpec("topk", 12, 40, k=4, dead_after_tokens=2_000_000)
+    trainable = Trainable.create(spec, 0, sample(), "torch", ranks=Pair())
+    trainable.read_stats()
+    assert int(trainable.memory.tokens_since_fired.amax()) == 0 and trainable.may_have_dead
+
+
 def test_ranks_of_one_job_on_different_kinds_of_device_are_refused():
     assert refuse_mixed(Told("mine", "on a GPU"), torch.device("cuda")) is None
     assert refuse_mixed(Told("mine", "on a processor"), torch.device("cpu")) is None
