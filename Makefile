@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-slurm test-wandb test-browser test-peers test-results setup lint clean
+.PHONY: demo test test-triton test-slow test-cuda test-slurm test-wandb test-browser test-peers test-results setup lint clean
 
 setup: $(VENV)/.ready
 
@@ -28,6 +28,15 @@ test: setup
 # What takes long on two cores
 test-slow: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/training tests/analysis
+
+# The GPU kernels in Triton's interpreter, against float64: adds the extra `gpu` (about 600 MB) to the environment
+test-triton: setup
+	@$(PIP) -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt) -e '.[gpu]'
+	@TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m triton -n 2 tests/sae/test_triton.py
+
+# Training on a GPU; the tests of two ranks want two. Says what it skipped and why
+test-cuda: setup
+	@$(BIN)/python -m pytest -m 'cuda or triton' -rs tests/sae tests/training --durations=10
 
 # A Slurm of its own on this host: needs root and the packages slurm-wlm munge slurmdbd mariadb-server
 test-slurm: setup

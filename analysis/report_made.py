@@ -8,7 +8,8 @@ from analysis.disk import read_json
 from analysis.markup import plain
 
 KEPT = ("table.csv", "fits.json", "plan.json")
-SAID = ("saescale", "torch", "python", "machine", "cpu_capability", "threads", "kernels", "ranks", "numba")
+SAID = ("saescale", "torch", "python", "machine", "cpu_capability", "threads", "kernels", "ranks", "numba", "device", "cuda",
+        "triton")
 
 
 def section(plan: dict, fits: dict, made: dict) -> str:

@@ -22,12 +22,12 @@ def saelens(s: Shape) -> Step:
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    sizes = {"d_in": s.d_in, "d_sae": s.n_latents, "device": "cpu"}
+    sizes = {"d_in": s.d_in, "d_sae": s.n_latents, "device": s.device}
     if s.kind == "topk":
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(k=s.k, **sizes))
     else:
         sae = StandardTrainingSAE(StandardTrainingSAEConfig(l1_coefficient=s.sparsity_coeff, **sizes))
-    config = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=s.batch, device="cpu", autocast=False,
+    config = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=s.batch, device=s.device, autocast=False,
                               lr=s.lr, lr_end=s.lr / 10)
     trainer = SAETrainer(config, sae, data_provider=iter(()))
 
@@ -44,7 +44,7 @@ def dictionary_learning(s: Shape) -> Step:
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     common = {"steps": 10**6, "activation_dim": s.d_in, "dict_size": s.n_latents, "layer": 0, "lm_name": "none",
-              "device": "cpu", "lr": s.lr, "warmup_steps": 1000}
+              "device": s.device, "lr": s.lr, "warmup_steps": 1000}
     if s.kind == "topk":
         trainer = TopKTrainer(k=s.k, **common)
     else:
@@ -59,9 +59,9 @@ def sparsify(s: Shape) -> Step | None:
         return None
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(s.d_in, SparseCoderConfig(num_latents=s.n_latents, k=s.k), device="cpu", dtype=torch.float32)
+    coder = SparseCoder(s.d_in, SparseCoderConfig(num_latents=s.n_latents, k=s.k), device=s.device, dtype=torch.float32)
     adam = torch.optim.Adam(coder.parameters(), lr=s.lr, fused=True)
-    since = torch.zeros(s.n_latents, dtype=torch.long)
+    since = torch.zeros(s.n_latents, dtype=torch.long, device=s.device)
 
     def step(x: Tensor) -> None:
         out = coder(x, dead_mask=since > s.dead_after_tokens)

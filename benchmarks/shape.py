@@ -15,3 +15,4 @@ class Shape:
     l0: int = 90  # relu_l1: where our encoder biases are put at the start; the time of the dense peers does not depend on it
     threads: int = 2
     dead_after_tokens: int = 10_000_000  # as the peers: nobody's auxiliary loss has anything to do
+    device: str = "cpu"

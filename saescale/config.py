@@ -24,7 +24,8 @@ from saescale.tracking import TRACKS, TrackConfig
 KINDS = tuple(kinds.KINDS)
 TYPE_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 SPARSITY_WARMUPS = ("tokens", "horizon")
-KERNELS = ("auto", "cpu", "numba")
+KERNELS = ("auto", "cpu", "numba", "triton", "torch")
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 CLUSTERS = ("inprocess", "local", "slurm")
 
@@ -86,7 +87,8 @@ class BudgetConfig:
 class ClusterConfig:
     """`memory_gb`: of all workers together (null: what is free). `ranks`: processes of a worker; a trunk larger than
     `shard_above_gb` (null: than one rank may be) has its latents dealt over them; one silent for `rank_timeout_s` is given up.
-    `job`, `rules`, `slurm`: for kind=slurm alone, the request of a job, others by rule, the site."""
+    `job`, `rules`, `slurm`: for kind=slurm alone, the request of a job, others by rule, the site. `device`: where SAEs train;
+    `gpu_memory_gb`: of one GPU (null: as nvidia-smi says, or on a cluster the least of cluster.job.gpu_type)."""
 
     kind: str
     workers: int
@@ -101,6 +103,8 @@ class ClusterConfig:
     rules: tuple[Rule, ...] = ()
     slurm: SlurmConfig | None = None
     rank_timeout_s: float = 900.0
+    device: str = "cpu"
+    gpu_memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ class Config:
 def _check_choices(c: Config) -> None:
     choices = {"sae.kind": (c.sae.kind, KINDS), "sae.warmup": (c.sae.warmup, SPARSITY_WARMUPS),
                **reading.choices(c.lm, c.data), "cluster.kind": (c.cluster.kind, CLUSTERS),
-               "cluster.kernels": (c.cluster.kernels, KERNELS), "train.precision": (c.train.precision, PRECISIONS),
+               "cluster.kernels": (c.cluster.kernels, KERNELS), "cluster.device": (c.cluster.device, DEVICES),
+               "train.precision": (c.train.precision, PRECISIONS),
                "track.kind": (c.track.kind, TRACKS)}
     for key, (value, allowed) in choices.items():
         if value not in allowed:
@@ -150,7 +155,7 @@ RANGES = tuple((keys, operator.attrgetter(*keys), ok, what) for keys, ok, what i
       "cluster.workers", "cluster.ranks", "cluster.threads", "cluster.log_every_tokens", "sae.k_aux", "train.n_tokens",
       "data.max_train_tokens", "train.lr_reference_latents", "train.dead_after_tokens"), lambda v: v >= 1, "at least 1"),
     (("train.lr", "train.grad_clip", "train.eps", "budget.tolerance", "budget.flops", "cluster.memory_gb",
-      "cluster.rank_timeout_s"), lambda v: v > 0, "above 0"),
+      "cluster.rank_timeout_s", "cluster.gpu_memory_gb"), lambda v: v > 0, "above 0"),
     (("train.lr_warmup_tokens", "train.sparsity_warmup_tokens", "sae.aux_coeff", "seed", "data_seed", "cluster.checkpoint_s",
       "budget.min_steps", "budget.min_warmups"), lambda v: v >= 0, "0 or more"),
     (("train.lr_decay_fraction", "train.beta1", "train.beta2", "data.held_out_fraction"), lambda v: 0 <= v < 1, "in [0, 1)")))

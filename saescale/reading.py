@@ -15,7 +15,7 @@ HOOK_SITES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_ou
 class LMConfig:
     """The language model: `path` of a Hugging Face folder or `name` on the hub (both null: the bundled one) at `revision`;
     `hook_name` (null: middle layer; `blocks.*.SITE`: every layer); `attention`: transformers' implementation; `device` or device
-    map it runs on, which is no science."""
+    map it runs on (null: where the SAEs train), which is no science."""
 
     path: str | None
     hook_name: str | None
@@ -23,7 +23,7 @@ class LMConfig:
     name: str | None = None
     revision: str | None = None
     attention: str = "eager"
-    device: str = "cpu"
+    device: str | None = None
 
 
 @dataclass(frozen=True)

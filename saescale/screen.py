@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from saescale.campaign import explain, harvest, memory, placement, price
+from saescale.campaign import devices, explain, harvest, memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import Plan
@@ -126,7 +126,8 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
         prose(escape(price.sharing(todo)))
         packed = fleets(todo, plan.cluster)
         for line in (*harvest.lines(plan, todo, store), memory.summary(packed, plan.cluster),
-                     *placement.summary(packed, plan.cluster), *total_lines(totals(plan, todo, store), price.sources_of(todo))):
+                     placement.trains_on(packed, plan.cluster), *placement.summary(packed, plan.cluster),
+                     *total_lines(totals(plan, todo, store), price.sources_of(todo))):
             prose(escape(line))
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
@@ -182,13 +183,14 @@ def plan_json(plan: Plan, found: Mapping[str, RunState], store: Store) -> dict[s
     out = plan.to_json()
     request = requests(plan.cluster)
     for r, run in zip(out["runs"], plan.runs, strict=True):
-        r |= {"state": found[run.run_id].state, **explain.costs(run, request(run))}
+        r |= {"state": found[run.run_id].state, **explain.costs(run, request(run), devices.on_gpu(plan.cluster, request(run)))}
     todo = [r for r in plan.runs if found[r.run_id].state != "done"]
     packed = fleets(todo, plan.cluster)
     return out | {"price": vars(price.price(todo)) | {"activations_gb": price.activations_gb(todo, plan.n_train_tokens)},
                   "memory": {"needed_gb": memory.peak_bytes(packed, plan.cluster) / 1e9,
                              "available_gb": memory.limit_bytes(plan.cluster) / 1e9, "n_fleets": len(packed)},
-                  "ranks": placement.described(packed, plan.cluster), "sharing": price.sharing(todo),
+                  "ranks": placement.described(packed, plan.cluster),
+                  "device": placement.trains_on(packed, plan.cluster), "sharing": price.sharing(todo),
                   "totals": totals_json(totals(plan, todo, store))}
 
 

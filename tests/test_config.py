@@ -46,7 +46,7 @@ EXECUTION_KEYS = {
     "data.text_field": "content", "data.document_separator": "---", "data.subset": "en", "data.split": "all",
     "data.revision": "main",
     "lm.path": "/elsewhere", "data.path": "/elsewhere", "cluster.kind": "inprocess", "cluster.workers": 7, "cluster.threads": 3,
-    "cluster.kernels": "cpu",
+    "cluster.kernels": "cpu", "cluster.device": "cuda", "cluster.gpu_memory_gb": 80.0,
     "cluster.checkpoint_s": 1.0, "cluster.memory_gb": 4.0, "cluster.log_every_tokens": 1,
     "cluster.ranks": 2, "cluster.shard_above_gb": 0.5, "cluster.rank_timeout_s": 60.0,
     "budget.tolerance": 0.5, "budget.min_steps": 1,

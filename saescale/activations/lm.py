@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from saescale.activations import sites
 from saescale.activations.folder import LMFolder
+from saescale.sae.device import chosen
 
 Replace = Callable[[Tensor], Tensor]
 
@@ -30,10 +32,10 @@ class Forward(Protocol):
 
 
 def wanted(science: Mapping[str, Any], execution: Mapping[str, Any]) -> tuple[Path, str, str, str, str]:
-    """The arguments of a run's LanguageModel, where this job runs it."""
+    """The arguments of a run's LanguageModel, where this job runs it: where it trains, unless lm.device says otherwise."""
     lm = science["lm"]
-    return (Path(execution["lm_path"]), lm["hook_name"], lm["dtype"], execution.get("lm_device", "cpu"),
-            lm.get("attention", "eager"))
+    device = execution.get("lm_device") or str(chosen(execution.get("device", "cpu")))
+    return Path(execution["lm_path"]), lm["hook_name"], lm["dtype"], device, lm.get("attention", "eager")
 
 
 class LanguageModel:
@@ -53,11 +55,13 @@ class LanguageModel:
         self.hook_name = hook_name
         self.n_parameters = sum(p.numel() for p in self.forward.module.parameters())
         self.device = next(self.forward.module.parameters()).device
+        self._one_at_a_time = Lock()  # a thread that reads ahead must not run into the hooks of an evaluation
 
     @torch.no_grad()
     def at(self, tokens: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
         """[sequence, position, d_in] in the model's dtype at each hook, on its device; nothing above the last is computed."""
-        return self.forward.at(tokens.to(self.device), hook_names)
+        with self._one_at_a_time:
+            return self.forward.at(tokens.to(self.device), hook_names)
 
     def activations(self, tokens: Tensor) -> Tensor:
         """float32 [sequence, position, d_in] at the hook, on the tokens' device."""
@@ -72,7 +76,9 @@ class LanguageModel:
         def patch(value: Tensor) -> Tensor:
             return replace(value.float().to(tokens.device)).to(value)
 
-        return self.forward.logits(tokens.to(self.device), self.hook_name, replace and patch).float().to(tokens.device)
+        with self._one_at_a_time:
+            logits = self.forward.logits(tokens.to(self.device), self.hook_name, replace and patch)
+        return logits.float().to(tokens.device)
 
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, replace: Replace | None = None) -> Tensor:

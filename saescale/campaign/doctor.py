@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ def machine(store: Store) -> Iterator[Check]:
     for name, why in (("numba", "faster kernels: pip install 'saescale[fast]'"), ("wandb", "a mirror of the records")):
         check = installed(name, WARN)
         yield check if check.verdict == OK else Check(OK, name, f"not installed ({why})")
+    yield from gpus()
     for name in ("conf", "sweeps"):
         try:
             yield Check(OK, name, ", then ".join(map(str, folders.folders(name))))
@@ -56,6 +59,34 @@ def machine(store: Store) -> Iterator[Check]:
                     "make room: saescale gc lists what can go")
     except ValueError as e:
         yield Check(FAIL, "disk", str(e), "give a folder you may write to with --store")
+
+
+def gpus() -> Iterator[Check]:
+    """The GPUs of this machine as torch sees them, in a process of its own: a broken driver must not end this one."""
+    if not shutil.which("nvidia-smi"):
+        yield Check(OK, "gpu", "none here: SAEs train on the processor")
+        return
+    script = ("import json, torch, torch.distributed as d; c = torch.cuda; n = c.device_count() if c.is_available() else 0; "
+              "print(json.dumps([torch.version.cuda, d.is_available() and d.is_nccl_available(), "
+              "[[p.name, p.total_memory] for p in map(c.get_device_properties, range(n))]]))")
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        cuda, has_nccl, found = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as e:
+        yield Check(WARN, "gpu", f"torch cannot be asked ({e})", "SAEs train on the processor until `import torch` works")
+        return
+    if not found:
+        why = "torch is built without CUDA" if cuda is None else f"torch with CUDA {cuda} sees no GPU"
+        yield Check(WARN, "gpu", why, "SAEs train on the processor: install torch with CUDA, or look at the driver and "
+                                      "CUDA_VISIBLE_DEVICES")
+        return
+    for i, (name, n_bytes) in enumerate(found):
+        yield Check(OK, f"gpu {i}", f"{name}, {n_bytes / 1e9:.1f} GB, CUDA {cuda}")
+    triton = installed("triton", OK)
+    said = triton.said if not triton.advice else "not installed: the torch kernels train on the GPU"
+    yield Check(OK, "triton", said)
+    yield Check(OK if has_nccl or len(found) == 1 else WARN, "nccl", "available" if has_nccl else "not available",
+                "jobs of several GPUs need it: install torch with NCCL, or set cluster.ranks=1")
 
 
 def installed(name: str, otherwise: str) -> Check:

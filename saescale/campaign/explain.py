@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saescale import flops
-from saescale.campaign import memory, placement, price
+from saescale.campaign import devices, memory, placement, price
 from saescale.campaign.fleets import fleets
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
@@ -25,14 +25,14 @@ def planned_run(plan: Plan, name: str) -> PlannedRun:
     return found[0]
 
 
-def costs(run: PlannedRun, request: Request) -> dict[str, Any]:
+def costs(run: PlannedRun, request: Request, on_gpu: bool = False) -> dict[str, Any]:
     """What one run costs trained alone: FLOPs its kernels execute, seconds, GPUs and GPU-hours, memory and disk."""
     s = run.science
     d_in, sae, n_tokens = s["lm"]["d_in"], s["sae"], s["train"]["n_tokens"]
     seconds = run.steps * price.step_seconds(run) + price.EVALUATE_S
     return {"flops_executed": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, float(sae["k"] or 0)),
             "seconds_alone": seconds, "gpus": request.n_gpus, "gpu_hours_alone": seconds / 3600 * request.n_gpus,
-            "memory_gb_alone": memory.worker_bytes([[run]]) / 1e9, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9,
+            "memory_gb_alone": memory.worker_bytes([[run]], on_gpu=on_gpu) / 1e9, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9,
             "numbers_are": price.source_of(run)}
 
 
@@ -47,10 +47,12 @@ def explain(plan: Plan, run: PlannedRun, found: Mapping[str, RunState]) -> dict[
     error = None if run.target_flops is None else run.flops_dense / run.target_flops - 1
     return {
         "run_id": run.run_id, "trunk_id": run.trunk_id, "grids": list(run.grids), "state": found[run.run_id].state,
-        "reason": found[run.run_id].reason, "n_latents": sae["n_latents"], "k": sae["k"], "sparsity_coeff": sae["sparsity_coeff"],
+        "reason": found[run.run_id].reason,
+        "n_latents": sae["n_latents"], "k": sae["k"], "sparsity_coeff": sae["sparsity_coeff"],
         "lr": train["lr"], "seed": train["seed"], "target_flops": run.target_flops, "flops_dense": run.flops_dense,
         "budget_error": error, "n_tokens": train["n_tokens"], "steps": run.steps, "fork_step": price.fork_step(run),
-        **costs(run, request), "asks_for": request.label,
+        **costs(run, request, devices.on_gpu(plan.cluster, request)), "asks_for": request.label,
+        "device": "cuda" if devices.on_gpu(plan.cluster, request) else "cpu",
         "trunk_shared_by": [r.run_id for r in trunk if r is not run], "job_runs": len(fleet), "job_seconds": placed.seconds,
         "job_ranks": len(placed.rank_bytes), "job_memory_gb": sum(placed.rank_bytes) / 1e9,
         "job_gpu_hours": placed.seconds / 3600 * request.n_gpus}

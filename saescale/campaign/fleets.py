@@ -45,11 +45,11 @@ def fleets(runs: Sequence[PlannedRun], cluster: ClusterConfig) -> list[list[Plan
     for group in grouped(runs, lambda r: f"{fleet_key(r)} {request(r)}").values():
         room = memory.room(cluster, request(group[0]))
         trunks = sorted(price.by_trunk(group).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
-        shared = room.ranks * memory.shared_bytes(trunks[0][0])
+        shared = room.ranks * memory.shared_bytes(trunks[0][0], room.on_gpu)
         n_dealt = sum(placement.too_large(trunk, cluster, room) for trunk in trunks)
         bins = [Bin() for _ in range(min(cluster.workers, n_dealt + -(-(len(trunks) - n_dealt) // room.ranks)))]
         for trunk in trunks:
-            members, passing = memory.members_bytes(trunk), room.ranks * memory.passing_bytes(trunk)
+            members, passing = memory.members_bytes(trunk), room.ranks * memory.passing_bytes(trunk, room.on_gpu)
             fitting = [b for b in bins if not b.runs or shared + b.members + members + max(b.passing, passing) <= room.n_bytes]
             if not fitting:
                 bins.append(Bin())

@@ -10,11 +10,12 @@ from typing import Any
 
 from saescale.activations import overlap, tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import lm_cost, memory, price
+from saescale.campaign import devices, lm_cost, memory, price
 from saescale.campaign.fleets import grouped
 from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.campaign.resources import requests
+from saescale.config import ClusterConfig
 from saescale.identity import digest
 from saescale.records.store import Store
 
@@ -127,10 +128,16 @@ def refuse_too_large(found: Sequence[Caches], plan: Plan) -> None:
     """Raise ValueError when the harvesting processes do not fit into the memory there is, or into what their job asks for."""
     for h in (h for h in found if h.shards):
         if plan.cluster.kind == "slurm":
-            lm_cost.refuse_too_large(h.run, 1, memory.room_bytes(plan.cluster, requests(plan.cluster)(h.run)))
+            lm_cost.refuse_too_large(h.run, 1, requests(plan.cluster)(h.run).memory_bytes, runs_lm_on_gpu(h.run, plan.cluster))
         else:
             processes = min(memory.at_once(plan.cluster) * plan.cluster.ranks, len(h.shards))
-            lm_cost.refuse_too_large(h.run, processes, memory.limit_bytes(plan.cluster))
+            lm_cost.refuse_too_large(h.run, processes, memory.limit_bytes(plan.cluster), runs_lm_on_gpu(h.run, plan.cluster))
+
+
+def runs_lm_on_gpu(run: PlannedRun, cluster: ClusterConfig) -> bool:
+    """Whether the language model's weights lie on a GPU: where the SAEs train, unless lm.device says otherwise."""
+    device = run.execution.get("lm_device")
+    return devices.on_gpu(cluster, requests(cluster)(run)) if device is None else device != "cpu"
 
 
 def describe(h: Caches, processes: int) -> str:

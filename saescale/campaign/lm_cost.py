@@ -59,10 +59,10 @@ def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: float) -> float:
     return n_tokens * (TOKEN_S + flops / FLOPS_PER_S)
 
 
-def refuse_too_large(run: PlannedRun, processes: int, limit: float) -> None:
+def refuse_too_large(run: PlannedRun, processes: int, limit: float, on_gpu: bool = False) -> None:
     """Raise ValueError when so many harvesting processes do not fit into `limit` bytes. Weights on a GPU are not counted."""
     needed = harvest_bytes(run)
-    if run.execution.get("lm_device", "cpu") != "cpu" or needed * processes <= limit:
+    if on_gpu or needed * processes <= limit:
         return
     lm = folder_of(run.execution)
     fewer = f"fewer workers (at most {int(limit // needed)} fit), " if limit >= needed and processes > 1 else ""

@@ -75,11 +75,12 @@ class Worker:
 
     exit_file = "exit.json"
 
-    def __init__(self, job: Path, content: dict[str, Any], slurm: Mapping[str, Any] | None = None) -> None:
-        size = content.get("n_ranks", 1)
+    def __init__(self, job: Path, content: dict[str, Any], slurm: Mapping[str, Any] | None = None, seat: int = 0) -> None:
+        """`seat`: its number among the workers at work; their processes take the GPUs of the machine in turn, by LOCAL_RANK."""
+        size, self.seat = content.get("n_ranks", 1), seat
         joint = joint_environment(size) if size > 1 else {}
         self._start(job, open_attempt(job, content, slurm=slurm), content,
-                    {r: joint | {"RANK": str(r), "LOCAL_RANK": str(r)} if joint else {} for r in range(size)})
+                    {r: {**joint, "RANK": str(r), "LOCAL_RANK": str(seat * size + r)} for r in range(size)})
 
     def _start(self, job: Path, attempt: Path, content: dict[str, Any], ranks: Mapping[int, Mapping[str, str]]) -> None:
         """A process for each of `ranks`: number -> the variables that say which it is."""
@@ -199,7 +200,8 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
                 try:
-                    running.append(Worker(job, read_json(job / "job.json")))
+                    free = min(set(range(workers)) - {worker.seat for worker in running})
+                    running.append(Worker(job, read_json(job / "job.json"), seat=free))
                 except OSError as e:  # a full disk: what runs goes on, and the launch still ends by saying what stopped
                     problems.append(f"job {job.name} could not start: {e.filename or job}: {e.strerror}.")
             time.sleep(POLL_S)

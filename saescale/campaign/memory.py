@@ -2,17 +2,21 @@
 
 worker = its process + the language model + what it reads (a segment of the stream, the held-out set)
          + the live members of its fleet (weights, two Adam moments) + the largest passing need of one (gradient, latents).
+On a GPU: its context, the language model, two blocks of activations, the live members and the passing need lie there; on the host
+stay the process, the stream, the held-out set, and one whole SAE with its initialisation or one checkpointed vector at a time.
+The constants of a GPU are assumptions, not measured.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from saescale.campaign import lm_cost, price
+from saescale.campaign import devices, lm_cost, price
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
@@ -27,6 +31,12 @@ BLOCK_TOKENS = 16384  # a branch stays to the end of the block it ends in (train
 INFERENCE_TOKENS = 1024  # encoded at once when a dictionary is measured (sae/model.py)
 MEMBER_BYTES = 12  # a parameter: fp32 weight and two moments
 GRADIENT_BYTES = 4  # a parameter of the member that is stepping: the others use the same memory
+
+CONTEXT_BYTES = 1e9  # assumed: CUDA context, cuBLAS workspaces, what the allocator rounds up
+CUDA_PROCESS_BYTES = 0.8e9  # assumed: what the CUDA libraries and pinned memory add to a process
+HOST_WHOLE_BYTES = 12  # a parameter: a whole SAE while it is initialised or exported
+BLOCKS_ON_GPU = 3  # the block that trains, the next, and what the allocator still keeps of the last
+SELECT_BYTES = 32  # per (token, latent), for a selection by the torch kernels; the triton kernels write pre-activations alone
 
 Trunks = Sequence[Sequence[PlannedRun]]
 
@@ -53,15 +63,18 @@ def members_bytes(trunk: Sequence[PlannedRun]) -> float:
     return live_members(trunk) * (MEMBER_BYTES * n_params(run) + 8 * run.science["sae"]["n_latents"])
 
 
-def passing_bytes(trunk: Sequence[PlannedRun]) -> float:
+def passing_bytes(trunk: Sequence[PlannedRun], on_gpu: bool = False) -> float:
     """What comes and goes with one trunk: the gradient and the latents of a step; as a probe measured them, where one did."""
     science = trunk[0].science
     n, peak_gb = n_params(trunk[0]), trunk[0].peak_gb
     if peak_gb is not None:
-        return max(GRADIENT_BYTES * n, peak_gb * 1e9 - PROCESS_BYTES - MEMBER_BYTES * n)
-    tokens = max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
-    facts = KINDS[science["sae"]["kind"]]
-    return facts.passing_bytes * tokens * science["sae"]["n_latents"] + GRADIENT_BYTES * n
+        return max(GRADIENT_BYTES * n, peak_gb * 1e9 - (0 if on_gpu else PROCESS_BYTES) - MEMBER_BYTES * n)
+    facts, kernels = KINDS[science["sae"]["kind"]], trunk[0].execution.get("kernels")
+    each = SELECT_BYTES if on_gpu and facts.keeps_k and kernels == "torch" else facts.passing_bytes
+    entries = each * max(science["train"]["batch_tokens"], INFERENCE_TOKENS)
+    if on_gpu and facts.keeps_k:
+        entries = max(entries, SELECT_BYTES * INFERENCE_TOKENS)  # it is measured with the torch kernels
+    return entries * science["sae"]["n_latents"] + GRADIENT_BYTES * n
 
 
 @cache
@@ -76,22 +89,42 @@ def lm_bytes(path: str | None, tokens: int, dtype: str = "float32", hub: str | N
 
 def reading_bytes(run: PlannedRun) -> float:
     """A segment twice, while it is shuffled; the held-out set in float32, and in double while it is measured."""
-    data = run.science["data"]
-    batch = SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
+    batch = forward_tokens(run)
     segment = 2 * SEGMENT_BATCHES * batch + BLOCK_TOKENS
-    return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch)) \
-        + lm_bytes(run.execution["lm_path"], batch, run.science["lm"].get("dtype") or "float32",
-                   (run.execution.get("lm_hub") or {}).get("name"))
+    return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch))
 
 
-def shared_bytes(run: PlannedRun) -> float:
-    """What a worker needs however many trunks it trains."""
-    return PROCESS_BYTES + reading_bytes(run)
+def forward_tokens(run: PlannedRun) -> int:
+    data = run.science["data"]
+    return SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
 
 
-def worker_bytes(trunks: Trunks, ranks: int = 1) -> float:
+def own_lm_bytes(run: PlannedRun) -> float:
+    """The language model of this run, wherever it lies."""
+    return lm_bytes(run.execution["lm_path"], forward_tokens(run), run.science["lm"].get("dtype") or "float32",
+                    (run.execution.get("lm_hub") or {}).get("name"))
+
+
+def shared_bytes(run: PlannedRun, on_gpu: bool = False) -> float:
+    """What a worker needs however many trunks it trains, on the device that trains."""
+    if not on_gpu:
+        return PROCESS_BYTES + reading_bytes(run) + own_lm_bytes(run)
+    blocks = BLOCKS_ON_GPU * 4.0 * max(BLOCK_TOKENS, run.science["train"]["batch_tokens"]) * run.science["lm"]["d_in"]
+    lm = 0.0 if run.execution.get("lm_device") == "cpu" else max(0.0, own_lm_bytes(run) - LM_LIBRARIES_BYTES)
+    return CONTEXT_BYTES + blocks + lm
+
+
+def host_bytes(fleet: Sequence[PlannedRun]) -> float:
+    """What one rank that trains on a GPU needs of the machine's own memory."""
+    run, whole = fleet[0], HOST_WHOLE_BYTES * max(map(n_params, fleet))
+    lm = own_lm_bytes(run) if run.execution.get("lm_device") == "cpu" else LM_LIBRARIES_BYTES
+    return PROCESS_BYTES + CUDA_PROCESS_BYTES + reading_bytes(run) + lm + whole
+
+
+def worker_bytes(trunks: Trunks, ranks: int = 1, on_gpu: bool = False) -> float:
     """One worker training these trunks side by side; each of its ranks needs what they share and room for a member's step."""
-    return ranks * (shared_bytes(trunks[0][0]) + max(map(passing_bytes, trunks))) + sum(map(members_bytes, trunks))
+    passing = max(passing_bytes(t, on_gpu) for t in trunks)
+    return ranks * (shared_bytes(trunks[0][0], on_gpu) + passing) + sum(map(members_bytes, trunks))
 
 
 def fleet_bytes(fleet: Sequence[PlannedRun], ranks: int = 1) -> float:
@@ -104,16 +137,21 @@ def at_once(cluster: ClusterConfig) -> int:
 
 
 def peak_bytes(packed: Trunks, cluster: ClusterConfig) -> float:
-    """All workers together, when the largest fleets meet."""
-    return sum(sorted((fleet_bytes(f, cluster.ranks) for f in packed), reverse=True)[:at_once(cluster)])
+    """Of this machine's own memory: all workers together, when the largest fleets meet."""
+    def needed(fleet: Sequence[PlannedRun]) -> float:
+        return cluster.ranks * host_bytes(fleet) if room_of(fleet, cluster).on_gpu else fleet_bytes(fleet, cluster.ranks)
+
+    return sum(sorted(map(needed, packed), reverse=True)[:at_once(cluster)])
 
 
 @dataclass(frozen=True)
 class Room:
-    """Where one fleet trains: in `ranks` processes, each of which may use `rank_bytes`."""
+    """Where one fleet trains: in `ranks` processes, each of which may use `rank_bytes`, with `on_gpu` those of its GPU (infinite
+    where its memory is not known)."""
 
     ranks: int
     rank_bytes: float
+    on_gpu: bool = False
 
     @property
     def n_bytes(self) -> float:
@@ -121,10 +159,22 @@ class Room:
 
 
 def room(cluster: ClusterConfig, request: Request) -> Room:
-    """What its job asks for on a cluster, a worker's share of the machine elsewhere; equal shares for the ranks."""
+    """What its job asks for on a cluster, a worker's share of the machine elsewhere; equal shares for the ranks. Raises
+    ValueError when it should train on a GPU and has none."""
+    n_ranks = request.n_ranks if cluster.kind == "slurm" else cluster.ranks
+    if devices.on_gpu(cluster, request):
+        on_one = sharing_a_gpu(cluster)
+        return Room(n_ranks, (devices.gpu_bytes(cluster, request) or math.inf) / on_one, on_gpu=True)
     if cluster.kind == "slurm":
-        return Room(request.n_ranks, request.memory_bytes / request.ranks_on_a_node)
-    return Room(cluster.ranks, limit_bytes(cluster) / (at_once(cluster) * cluster.ranks))
+        return Room(n_ranks, request.memory_bytes / request.ranks_on_a_node)
+    return Room(n_ranks, limit_bytes(cluster) / (at_once(cluster) * cluster.ranks))
+
+
+def sharing_a_gpu(cluster: ClusterConfig) -> int:
+    """Processes that train on one GPU at the same time: workers of this machine may, ranks of one job may not."""
+    if cluster.kind == "slurm":
+        return 1
+    return -(-at_once(cluster) * cluster.ranks // len(devices.gpus_here()))
 
 
 def room_of(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Room:
@@ -163,16 +213,17 @@ def refuse_beyond_machine(packed: Trunks, cluster: ClusterConfig) -> None:
                      "horizons at once, or another cluster.memory_gb. Nothing was started.")
 
 
-def describe(fleet: Sequence[PlannedRun]) -> str:
+def describe(fleet: Sequence[PlannedRun], on_gpu: bool = False) -> str:
     trunks = list(price.by_trunk(fleet).values())
     largest = max(r.science["sae"]["n_latents"] for r in fleet)
     return (f"{price.counted(len(trunks), 'trunk')} with {sum(map(live_members, trunks))} live members up to "
-            f"n_latents={largest}, {worker_bytes(trunks) / 1e9:.2f} GB")
+            f"n_latents={largest}, {worker_bytes(trunks, on_gpu=on_gpu) / 1e9:.2f} GB{' of GPU memory' if on_gpu else ''}")
 
 
 def summary(packed: Trunks, cluster: ClusterConfig) -> str:
     """One line for the plan."""
+    biggest = max(packed, key=fleet_bytes)
+    said = f"{price.counted(len(packed), 'fleet')}, the biggest {describe(biggest, room_of(biggest, cluster).on_gpu)}"
     if cluster.kind == "slurm":
-        return f"memory: {price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}"
-    return (f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; "
-            f"{price.counted(len(packed), 'fleet')}, the biggest {describe(max(packed, key=fleet_bytes))}")
+        return f"memory: {said}"
+    return f"memory: {peak_bytes(packed, cluster) / 1e9:.1f} of {limit_bytes(cluster) / 1e9:.1f} GB; {said}"

@@ -6,10 +6,11 @@ counted here. Arithmetic only: training is told the outcome in job.json.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from saescale.campaign import memory, price
+from saescale.campaign import devices, memory, price
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.resources import requests
 from saescale.config import ClusterConfig
@@ -47,16 +48,19 @@ def place(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Placement:
     ranks = room.ranks
     trunks = sorted(price.by_trunk(fleet).values(), key=lambda g: (-price.trunk_seconds(g), g[0].trunk_id))
     homes: dict[str, int | None] = {}
-    shared = memory.shared_bytes(fleet[0])
+    shared = memory.shared_bytes(fleet[0], room.on_gpu)
     seconds, members, passing = [0.0] * ranks, [0.0] * ranks, [0.0] * ranks
     for trunk in sorted(trunks, key=lambda t: not too_large(t, cluster, room)):
-        own, step = memory.members_bytes(trunk), memory.passing_bytes(trunk)
+        own, step = memory.members_bytes(trunk), memory.passing_bytes(trunk, room.on_gpu)
         fitting = [r for r in range(ranks) if shared + members[r] + own + max(passing[r], step) <= room.rank_bytes]
         if ranks > 1 and (too_large(trunk, cluster, room) or not fitting):
             refuse_too_few_latents(trunk[0], ranks)
             at, divided = range(ranks), ranks
-            passing[0] = max(passing[0], step)  # the first rank measures the whole SAE, which takes as much as a whole step
-            step = max(step / ranks, WHOLE_BYTES * memory.n_params(trunk[0]))
+            if room.on_gpu:  # the whole SAE is made, brought together and measured on the host
+                step = step / ranks
+            else:  # the first rank measures the whole SAE, which takes as much as a whole step
+                passing[0] = max(passing[0], step)
+                step = max(step / ranks, WHOLE_BYTES * memory.n_params(trunk[0]))
         else:
             at, divided = [min(fitting or range(ranks), key=lambda r: seconds[r])], 1
         homes[trunk[0].trunk_id] = at[0] if divided == 1 else None
@@ -78,23 +82,60 @@ def too_large(trunk: Sequence[PlannedRun], cluster: ClusterConfig, room: memory.
         return False
     if cluster.shard_above_gb is not None:
         return memory.members_bytes(trunk) > cluster.shard_above_gb * 1e9
-    return memory.worker_bytes([trunk]) > room.rank_bytes
+    return memory.worker_bytes([trunk], on_gpu=room.on_gpu) > room.rank_bytes
 
 
 def refuse_too_large(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> None:
-    """Raises ValueError when a fleet does not fit: into the nodes its job asks for, or with the others into this machine."""
+    """Raises ValueError when a fleet does not fit: into its GPUs, the nodes its job
+    asks for, or with the others into this machine."""
+    for fleet in packed:
+        refuse_beyond_gpus(fleet, cluster)
     if cluster.kind != "slurm":
         memory.refuse_beyond_machine(packed, cluster)
         return
     request = requests(cluster)
     for fleet in packed:
-        needed, asked = place(fleet, cluster).rank_bytes, request(fleet[0])
+        needed, asked = host_of(fleet, cluster), request(fleet[0])
         on_a_node = asked.ranks_on_a_node
         most = max(sum(needed[i:i + on_a_node]) for i in range(0, len(needed), on_a_node))
         if most > asked.memory_bytes:
             raise ValueError(f"training needs about {most / 1e9:.1f} GB of memory{' on one node' if asked.nodes > 1 else ''} and "
                              f"its job asks for {asked.memory}: the fleet is {memory.describe(fleet)}. Raise "
                              "cluster.job.memory, or add a rule for its runs to cluster.rules. Nothing was started.")
+
+
+def host_of(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> Sequence[float]:
+    """By rank: what a fleet needs of the nodes' own memory."""
+    room = memory.room_of(fleet, cluster)
+    return [memory.host_bytes(fleet)] * room.ranks if room.on_gpu else place(fleet, cluster).rank_bytes
+
+
+def refuse_beyond_gpus(fleet: Sequence[PlannedRun], cluster: ClusterConfig) -> None:
+    """Raises ValueError when a fleet trains on GPUs and one of its ranks needs more than a GPU has, dealt over all or not."""
+    room = memory.room_of(fleet, cluster)
+    if not room.on_gpu or math.isinf(room.rank_bytes):
+        return
+    needed = max(place(fleet, cluster).rank_bytes)
+    if needed > room.rank_bytes:
+        dealt = f", dealt over {room.ranks} GPUs" if room.ranks > 1 else ""
+        more = "cluster.job.gpus" if cluster.kind == "slurm" else "cluster.ranks, or fewer cluster.workers"
+        name = devices.name_of(cluster, requests(cluster)(fleet[0]))
+        raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory on a GPU{dealt}, and a process has "
+                         f"{room.rank_bytes / 1e9:.1f} GB of {name}: the fleet is {memory.describe(fleet, on_gpu=True)}. "
+                         f"Ask for more GPUs ({more}), use smaller sae.n_latents or train.batch_tokens, or correct "
+                         "cluster.gpu_memory_gb. Nothing was started.")
+
+
+def trains_on(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> str:
+    """One line for the plan: the device, and what is known of it."""
+    asked = {requests(cluster)(fleet[0]) for fleet in packed}
+    found = {devices.name_of(cluster, r): devices.gpu_bytes(cluster, r) for r in asked if devices.on_gpu(cluster, r)}
+    if not found:
+        return "device: cpu"
+    said = ", ".join(f"{name} ({f'{n / 1e9:.1f} GB' if n else 'memory not known, so not checked: set cluster.gpu_memory_gb'})"
+                     for name, n in sorted(found.items()))
+    cpus = " and cpu" if any(not devices.on_gpu(cluster, r) for r in asked) else ""
+    return f"device: cuda, {said}{cpus}; estimated seconds are of one core until `saescale probe` has measured it"
 
 
 def sent_bytes(run: PlannedRun, ranks: int) -> float:
@@ -120,8 +161,9 @@ def summary(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterConfig) -> l
         placements = [place(fleet, cluster) for fleet in fleets]
         whole = sum(home is not None for p in placements for home in p.homes.values())
         most = max(max(p.rank_bytes) for p in placements)
-        lines.append(f"ranks: {ranks} per {'job' if cluster.kind == 'slurm' else 'worker'}, up to {most / 1e9:.2f} of "
-                     f"{room_gb:.2f} GB each; {price.counted(whole, 'trunk')} on one rank each")
+        limit = "" if math.isinf(room_gb) else f" of {room_gb:.2f}"
+        lines.append(f"ranks: {ranks} per {'job' if cluster.kind == 'slurm' else 'worker'}, up to {most / 1e9:.2f}"
+                     f"{limit} GB each; {price.counted(whole, 'trunk')} on one rank each")
         for (kind, n_latents), run in sharded(fleets, placements).items():
             lines.append(f"sharded over {ranks} ranks: {kind} n_latents={n_latents}, each rank sends "
                          f"{sent_bytes(run, ranks) / 1e6:.3g} MB per step")

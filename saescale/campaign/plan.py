@@ -213,8 +213,8 @@ def _planned(cell: Cell, science: dict[str, Any], facts: Facts) -> PlannedRun:
     hub = {"name": lm.name, "commit": lm.path.name} if isinstance(lm, HubFolder) else None
     execution = {"source": c.activations.source, "lm_path": lm and str(lm.path), "cache_key": cached, "corpus_key": corpus,
                  "lm_device": c.lm.device, "lm_hub": hub, "documents": lm and documents_of(c.data),
-                 "threads": c.cluster.threads, "kernels": c.cluster.kernels, "checkpoint_s": c.cluster.checkpoint_s,
-                 "log_every_tokens": c.cluster.log_every_tokens}
+                 "threads": c.cluster.threads, "device": c.cluster.device, "kernels": c.cluster.kernels,
+                 "checkpoint_s": c.cluster.checkpoint_s, "log_every_tokens": c.cluster.log_every_tokens}
     return PlannedRun(*identity.names_of_canonical(science), (cell.grid,), c.budget.flops, science, execution)
 
 

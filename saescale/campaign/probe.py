@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign import local
+from saescale.campaign import devices, local
 from saescale.campaign.attempts import read_or_empty
 from saescale.campaign.launch import make_job
 from saescale.campaign.plan import Plan, PlannedRun
@@ -38,10 +38,13 @@ def processor() -> str:
 def device(cluster: ClusterConfig, request: Request) -> str:
     """What a speed belongs to: this processor, or what a job of the cluster asks for."""
     how = f"{cluster.threads} threads, {cluster.kernels}"
+    if cluster.kind != "slurm" and devices.on_gpu(cluster, request):
+        return f"{devices.name_of(cluster, request)}, {how}"
     if cluster.kind != "slurm":
         return f"{processor()}, {how}"
     one = request.of_one_process()
-    return f"slurm {one.partition or 'default'}, {one.gpus} x {one.gpu_type or 'GPU'}, {one.cpus} cores, {how}"
+    off = ", cpu" if one.gpus and not devices.on_gpu(cluster, request) else ""
+    return f"slurm {one.partition or 'default'}, {one.gpus} x {one.gpu_type or 'GPU'}{off}, {one.cpus} cores, {how}"
 
 
 def measured(store: Store) -> dict[tuple[str, str], dict[str, float]]:
@@ -73,7 +76,7 @@ def probe_jobs(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> list[tup
     shapes: dict[Request, dict[str, Any]] = {}
     for r in sorted(runs, key=lambda r: r.science["sae"]["n_latents"]):
         shapes.setdefault(request(r), {}).setdefault(shape(r.science), dict(r.science))
-    execution = {"threads": plan.cluster.threads, "kernels": plan.cluster.kernels}
+    execution = {"threads": plan.cluster.threads, "device": plan.cluster.device, "kernels": plan.cluster.kernels}
     jobs = []
     for asked, of in shapes.items():
         content = {"stage": "probe", "device": device(plan.cluster, asked), "shapes": of, "execution": execution}

@@ -99,20 +99,20 @@ class Firing(NamedTuple):
 
 @torch.no_grad()
 def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Firing]:
-    """All metrics of the record, with the exported inference function, and when and how often each latent fired."""
+    """All metrics of the record, with the exported inference function, and when and how often each latent fired.
+
+    The SAE encodes where it lies, CHUNK tokens at a time; the held-out set and what is counted stay on the host.
+    """
     x, documents = held_out.x, held_out.documents
     first, count = torch.full((sae.n_latents,), len(x), dtype=torch.int64), torch.zeros(sae.n_latents, dtype=torch.int64)
     errors, objectives, l0 = [], [], []
     for start in range(0, len(x), CHUNK):
-        part = x[start:start + CHUNK]
-        pairs = sae.encode_pairs(part)
-        x_hat = sae.decode_pairs(pairs)
-        errors.append(metrics.squared_error(part, x_hat))
-        objectives.append(sae.objective(part, x_hat, pairs))
-        active = pairs.values > 0
-        first.scatter_reduce_(0, pairs.latents[active], pairs.tokens[active] + start, "amin")
-        count += torch.bincount(pairs.latents[active], minlength=sae.n_latents)
-        l0.append(torch.bincount(pairs.tokens[active], minlength=len(part)))
+        error, objective, latents, tokens = on_host(sae, x[start:start + CHUNK])
+        errors.append(error)
+        objectives.append(objective)
+        first.scatter_reduce_(0, latents, tokens + start, "amin")
+        count += torch.bincount(latents, minlength=sae.n_latents)
+        l0.append(torch.bincount(tokens, minlength=len(error)))
     first[first == len(x)] = -1
     error, one = torch.cat(errors), torch.ones(len(x), dtype=torch.float64)
     spread = metrics.squared_error(x, held_out.mean)
@@ -129,13 +129,24 @@ def evaluate(sae: SAE, held_out: HeldOut) -> tuple[dict[str, float | None], Firi
     return {k: v if math.isfinite(v) else None for k, v in numbers.items()}, Firing(first, count)
 
 
+def on_host(sae: SAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of x [token, d_in] on the host, encoded where the SAE lies: squared error [token], objective [token], and latent and token
+    of every active pair [pair], all on the host again."""
+    x = x.to(sae.W_dec.device)
+    pairs = sae.encode_pairs(x)
+    x_hat = sae.decode_pairs(pairs)
+    active = pairs.values > 0
+    found = metrics.squared_error(x, x_hat), sae.objective(x, x_hat, pairs), pairs.latents[active], pairs.tokens[active]
+    return tuple(tensor.cpu() for tensor in found)
+
+
 def _language_model(sae: SAE, held_out: HeldOut) -> dict[str, metrics.Ratio]:
     """Losses in nats per token with the activations as they are, replaced by the reconstruction, and zeroed."""
     if held_out.lm is None:
         return dict.fromkeys(LM_METRICS, metrics.Ratio(math.nan, math.nan))
 
     def reconstruct(rows: Tensor) -> Tensor:
-        return sae.reconstruct(rows * held_out.scale) / held_out.scale
+        return (sae.reconstruct((rows * held_out.scale).to(sae.W_dec.device)) / held_out.scale).to(rows.device)
 
     clean, zero, documents = held_out.ce_clean, held_out.ce_zero_ablated, held_out.ce_documents
     spliced = held_out.losses(reconstruct)

@@ -6,6 +6,7 @@ docs/design.md). The control is a function of its checkpointed state and of the 
 
 import math
 
+import torch
 from torch import Tensor
 
 GAIN = 2.0  # e-folds of the weight per unit of learning rate and e-fold of l0: the weight moves as fast as parameters do
@@ -19,14 +20,14 @@ def scalars(sparsity_coeff: float) -> dict[str, float]:
     return {"sparsity_coeff": sparsity_coeff, "log_coeff": math.log(sparsity_coeff), "log_error": 0.0}
 
 
-def follow(own: dict[str, Tensor], l0: float, wanted: float, lr: float) -> None:
+def follow(own: dict[str, Tensor], l0: float | Tensor, wanted: float, lr: float) -> None:
     """Moves the weight after a batch with mean `l0`, at learning rate lr, so that l0 goes to `wanted`.
 
     A proportional and integral controller of log weight by log l0: e <- (1 - s) e + s log(l0 / wanted), log_coeff += GAIN lr e,
     weight = exp(log_coeff + DAMPING e). As lr decays to 0 the weight comes to rest with the parameters.
     """
     error, log_coeff = float(own["log_error"]), float(own["log_coeff"])
-    found = math.log(max(l0, LEAST_L0) / wanted)
+    found = math.log(max(float(l0), LEAST_L0) / wanted)
     error += SMOOTHING * (min(max(found, -LARGEST_ERROR), LARGEST_ERROR) - error)
     log_coeff += GAIN * lr * error
     own["log_error"].fill_(error)
@@ -34,6 +35,15 @@ def follow(own: dict[str, Tensor], l0: float, wanted: float, lr: float) -> None:
     own["sparsity_coeff"].fill_(math.exp(log_coeff + DAMPING * error))
 
 
-def set_point(target_l0: float, n_latents: int, ramp: float) -> float:
+def follow_on_device(own: dict[str, Tensor], l0: Tensor, wanted: float | Tensor, lr: float | Tensor) -> None:
+    """The same in operations on tensors, so that nobody waits for l0."""
+    error, log_coeff = own["log_error"], own["log_coeff"]
+    found = torch.log(torch.as_tensor(l0, dtype=torch.float64, device=error.device).clamp_min(LEAST_L0) / wanted)
+    error += SMOOTHING * (found.clamp(-LARGEST_ERROR, LARGEST_ERROR) - error)
+    log_coeff += GAIN * lr * error
+    own["sparsity_coeff"].copy_(torch.exp(log_coeff + DAMPING * error))
+
+
+def set_point(target_l0: float, n_latents: int, ramp: float | Tensor) -> float | Tensor:
     """The l0 wanted now: from half of the latents down to the target, geometrically, as the sparsity ramp goes from 0 to 1."""
     return (n_latents / 2) ** (1 - ramp) * target_l0**ramp

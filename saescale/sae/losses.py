@@ -43,9 +43,13 @@ class Memory:
         return self.own.get("touched", self.last_l0)
 
     def record(self, n_tokens: int, fired: Tensor, l0: Scalar) -> None:
-        """Counts one batch. fired: indices of the latents that were active in it, in any order, repeats allowed."""
+        """Counts one batch. fired: the latents that were active in it, as indices in any order, repeats allowed, or as a mask
+        [n_latents]."""
         self.tokens_since_fired += n_tokens
-        self.tokens_since_fired.index_fill_(0, fired, 0)
+        if fired.dtype == torch.bool:
+            self.tokens_since_fired.masked_fill_(fired, 0)
+        else:
+            self.tokens_since_fired.index_fill_(0, fired, 0)
         self.last_l0.fill_(l0)
 
     def dead(self, dead_after_tokens: int) -> Tensor:
@@ -103,3 +107,30 @@ def aux_k_gradients(
     grads.W_enc.T[dead] = rows
     grads.b_enc[dead] = kernels.sum_pairs(pairs, d_z, len(dead))
     return loss, kernels.sum_pairs(pairs, pairs.values * d_z, len(dead))
+
+
+def masked_aux_k_gradients(
+    trainable: "Trainable", inputs: tuple[Tensor, Tensor, Tensor], along: Tensor, weight: Tensor
+) -> Tensor:
+    """aux_k_gradients in fixed shapes, for kernels that do not wait: the live latents are masked instead of left out.
+
+    Takes the inputs of aux_k_gradients, writes the dead latents' rows of the gradients and entries of along [latent], and returns
+    the loss [], not weighted: 0 when none is dead.
+    """
+    x_enc, pre_acts, minus_e = inputs
+    sae, grads, kernels, memory = trainable.sae, trainable.grads, trainable.kernels, trainable.memory
+    dead = memory.tokens_since_fired >= sae.kind.dead_after_tokens
+    n_dead = trainable.totals(dead.sum())[0]
+    pairs = kernels.top_k(pre_acts, min(sae.kind.k_aux, trainable.spec.n_latents), only=dead)
+    difference, d_z = kernels.errors(pairs, sae.W_dec, minus_e.neg())
+    spread = (minus_e - minus_e.mean(0)).square_().sum()
+    none = (spread == 0) | (n_dead == 0)
+    loss = torch.where(none, 0.0, difference.square().sum() / spread)
+    scale = torch.where(none, 0.0, 2 * weight / spread)
+    d_e_hat, d_z = difference.mul_(scale), d_z.mul_(scale).mul_(pairs.values > 0)
+    groups = kernels.group_by_latent(pairs, sae.n_latents)
+    kernels.sum_rows(groups, pairs.values, d_e_hat, grads.W_dec, only=dead)
+    kernels.sum_rows(groups, d_z, x_enc, grads.W_enc.T, only=dead)
+    grads.b_enc.copy_(torch.where(dead, kernels.sum_group(groups, d_z), grads.b_enc))
+    along.copy_(torch.where(dead, kernels.sum_group(groups, pairs.values * d_z), along))
+    return loss

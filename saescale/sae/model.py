@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from saescale.sae.kernels import Pairs, cpu
+from saescale.sae import kernels
+from saescale.sae.kernels import Pairs
 from saescale.sae.kinds import KINDS, Kind
 from saescale.sae.spec import SAESpec
 
@@ -55,6 +56,11 @@ class SAE:
         copies = {name: getattr(self, name).clone(memory_format=torch.preserve_format) for name in WEIGHTS}
         return replace(self, **copies, own={name: tensor.clone() for name, tensor in self.own.items()})
 
+    def to(self, device: str | torch.device) -> "SAE":
+        """This SAE on a device, its layout kept; what lies there already is shared."""
+        moved = {name: getattr(self, name).to(device) for name in WEIGHTS}
+        return replace(self, **moved, own={name: tensor.to(device) for name, tensor in self.own.items()})
+
     def pre_acts(self, x: Tensor) -> Tensor:
         """[token, n_latents] of x [token, d_in]."""
         return torch.addmm(self.b_enc, x - self.b_dec if self.kind.subtracts_b_dec else x, self.W_enc)
@@ -62,7 +68,7 @@ class SAE:
     def encode(self, x: Tensor) -> Tensor:
         """latent_acts, dense [token, n_latents], of x [token, d_in]."""
         pairs = self.encode_pairs(x)
-        latent_acts = torch.zeros(len(x), self.n_latents, dtype=self.W_dec.dtype)
+        latent_acts = self.W_dec.new_zeros(len(x), self.n_latents)
         latent_acts[pairs.tokens, pairs.latents] = pairs.values
         return latent_acts
 
@@ -72,9 +78,9 @@ class SAE:
         counts = torch.cat([part.row_offsets.diff() for part in parts])
         return Pairs(
             values=torch.cat([part.values for part in parts]),
-            tokens=torch.arange(len(x)).repeat_interleave(counts),
+            tokens=torch.arange(len(x), device=x.device).repeat_interleave(counts),
             latents=torch.cat([part.latents for part in parts]),
-            row_offsets=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
+            row_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
         )
 
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +96,7 @@ class SAE:
 
     def decode_pairs(self, pairs: Pairs) -> Tensor:
         """x_hat [token, d_in] of active pairs."""
-        return cpu.decode(pairs, self.W_dec).add_(self.b_dec)
+        return kernels.of(pairs.values).decode(pairs, self.W_dec).add_(self.b_dec)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x_hat [token, d_in] of x [token, d_in]: decode(encode(x)) without the dense activations."""

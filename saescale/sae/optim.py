@@ -26,17 +26,18 @@ class Adam:
 
     @classmethod
     def zeros(cls, params: Tensor) -> "Adam":
-        return cls(torch.zeros_like(params), torch.zeros_like(params), torch.zeros(()))
+        return cls(torch.zeros_like(params), torch.zeros_like(params), torch.zeros((), device=params.device))
 
     def update(
-        self, kernels: ModuleType, spec: "SAESpec", lr: float, params: Tensor, grad: Tensor, unit: Tensor | None
+        self, kernels: ModuleType, spec: "SAESpec", lr: float | Tensor, params: Tensor, grad: Tensor, unit: Tensor | None
     ) -> Tensor:
         """One step of params [n_params] down grad, clipped as spec says; grad is overwritten. Returns grad's norm.
 
         unit [n, d_in]: the part of params whose rows are then divided by their norms.
         """
         self.step += 1
-        rule = AdamRule(lr, spec.beta1, spec.beta2, spec.eps, spec.grad_clip, int(self.step))
+        step = self.step if hasattr(kernels, "FIXED_SHAPES") else int(self.step)
+        rule = AdamRule(lr, spec.beta1, spec.beta2, spec.eps, spec.grad_clip, step)
         return kernels.adam(params, grad, (self.exp_avg, self.exp_avg_sq), rule, unit)
 
 

@@ -29,6 +29,10 @@ class Part(NamedTuple):
     dtype: torch.dtype
     ranges: list[tuple[int, Tensor]]
 
+    @classmethod
+    def whole(cls, tensor: Tensor) -> "Part":
+        return cls(tuple(tensor.shape), tensor.dtype, [(0, tensor.view(-1))])
+
 
 @dataclass(frozen=True)
 class Share:
@@ -97,13 +101,15 @@ class ShardedKernels:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernels, name)
 
-    def top_k(self, pre_acts: Tensor, k: int) -> Pairs:
+    def top_k(self, pre_acts: Tensor, k: int, only: Tensor | None = None) -> Pairs:
         """The k largest of each token over all shares. Exact: every share offers its k largest, in one exchange.
 
-        Of equal values those of the higher latents are kept. pre_acts may be of fewer columns, in ascending order.
+        Of equal values those of the higher latents are kept. pre_acts may be of fewer columns, in ascending order. only [latent]
+        bool: the other latents count as 0.
         """
+        pre_acts = pre_acts if only is None else torch.where(only, pre_acts, 0.0)
         n_tokens, width = pre_acts.shape
-        keys, values = torch.zeros(n_tokens, k, dtype=torch.int64), pre_acts.new_zeros(n_tokens, k)
+        keys, values = pre_acts.new_zeros(n_tokens, k, dtype=torch.int64), pre_acts.new_zeros(n_tokens, k)
         mine = min(k, width)
         if mine:
             pairs = self.kernels.top_k(pre_acts, mine)
@@ -111,29 +117,29 @@ class ShardedKernels:
             rounded = values[:, :mine].float()  # float64 is ranked by its float32, as it is within a share
             keys[:, :mine] = _bits(rounded) << 32 | pairs.latents.view(n_tokens, mine) + self.share.first
             keys[:, :mine].masked_fill_(rounded == 0, 0)
-        offered = self.ranks.gather(keys).transpose(0, 1).reshape(n_tokens, -1).numpy()
-        edge = torch.from_numpy(np.partition(offered, offered.shape[1] - k, axis=1)[:, offered.shape[1] - k])
+        edge = _kth_largest(self.ranks.gather(keys).transpose(0, 1).reshape(n_tokens, -1), k)
         kept = keys >= edge.clamp_min(1).unsqueeze(1)
         keys = keys[kept]
-        row_offsets = torch.zeros(n_tokens + 1, dtype=torch.int64)
+        row_offsets = keys.new_zeros(n_tokens + 1)
         torch.cumsum(kept.sum(1), 0, out=row_offsets[1:])
         return Pairs(values[kept], kept.nonzero()[:, 0], (keys & 0xFFFFFFFF) - self.share.first, row_offsets)
 
     def batch_top_k(self, pre_acts: Tensor, n_kept: int) -> Pairs:
         """The n_kept largest positive ones of the batch over all shares, exact; of equal values the first by token and latent."""
         pairs = self.kernels.batch_top_k(pre_acts, min(n_kept, pre_acts.numel()))
-        offer = torch.zeros(2, n_kept, dtype=torch.int64)
+        offer = pre_acts.new_zeros(2, n_kept, dtype=torch.int64)
         n_mine = len(pairs.values)
         offer[0, :n_mine] = _bits(pairs.values)
         offer[1, :n_mine] = pairs.tokens * self.share.n_latents + pairs.latents + self.share.first
-        bits, places = self.ranks.gather(offer).transpose(0, 1).reshape(2, -1).numpy()
-        edge = np.partition(bits, len(bits) - n_kept)[len(bits) - n_kept]
-        equal = np.sort(places[bits == edge])[: n_kept - int((bits > edge).sum())]
+        bits, places = self.ranks.gather(offer).transpose(0, 1).reshape(2, -1)
+        edge = _kth_largest(bits.unsqueeze(0), n_kept)[0]
+        equal = places[bits == edge].sort().values[: n_kept - int((bits > edge).sum())]
         last = equal[-1] if edge and len(equal) else -1
         kept = (offer[0] > edge) | ((offer[0] == edge) & (offer[1] <= last) & (offer[0] > 0))
         kept = kept[:n_mine]
         tokens = pairs.tokens[kept]
-        return Pairs(pairs.values[kept], tokens, pairs.latents[kept], torch.searchsorted(tokens, torch.arange(len(pre_acts) + 1)))
+        row_offsets = torch.searchsorted(tokens, torch.arange(len(pre_acts) + 1, device=tokens.device))
+        return Pairs(pairs.values[kept], tokens, pairs.latents[kept], row_offsets)
 
     def decode(self, pairs: Pairs, W_dec: Tensor) -> Tensor:
         return self.ranks.sum_(self.kernels.decode(pairs, W_dec))
@@ -148,6 +154,13 @@ class ShardedKernels:
         squares = sum(float(torch.linalg.vector_norm(piece)) ** 2 for piece in pieces)
         norm = torch.tensor(self.ranks.totals(squares)[0], dtype=torch.float64).sqrt_().to(grad.dtype)
         return self.kernels.adam(params, grad, moments, rule, unit, norm)
+
+
+def _kth_largest(rows: Tensor, k: int) -> Tensor:
+    """[row] of rows [row, width] int64."""
+    if rows.is_cpu:  # numpy selects int64 with SIMD
+        return torch.from_numpy(np.partition(rows.numpy(), rows.shape[1] - k, axis=1)[:, rows.shape[1] - k])
+    return rows.topk(k, dim=1, sorted=False).values.amin(1)
 
 
 def _bits(values: Tensor) -> Tensor:

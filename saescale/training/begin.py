@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from saescale import identity
 from saescale.records import record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json
+from saescale.sae.device import kernels_for
 from saescale.sae.kernels import resolve
 from saescale.sae.ranks import ALONE
 from saescale.training import checkpoint
@@ -70,7 +73,7 @@ def restore(job: Job, trunk: Trunk, bench: Bench) -> None:
     if trunk.ranks.from_first(found and found.step) != (found and found.step):
         raise ValueError(f"the ranks of this job do not see the same checkpoints of {trunk.trunk_id} in {folder}: the store must "
                          "lie on a file system they share.")
-    kernels = kernels_of(trunk, found, job.content["execution"]["kernels"])
+    kernels = kernels_of(trunk, found, job.content["execution"]["kernels"], bench.device)
     if found is None:
         trunk.start(fresh_trainable(trunk, bench, kernels))
     else:
@@ -79,10 +82,18 @@ def restore(job: Job, trunk: Trunk, bench: Bench) -> None:
         mark(job, run_id, trunk)
 
 
-def kernels_of(trunk: Trunk, found: checkpoint.Checkpoint | None, wanted: str) -> str:
-    """The kernels a trunk trains with: those it began with, since its bits depend on them, or for a new one those wanted."""
+def kernels_of(trunk: Trunk, found: checkpoint.Checkpoint | None, wanted: str, device: torch.device) -> str:
+    """The kernels a trunk trains with: those it began with, since its bits depend on them; for a new one, or one that comes from
+    another kind of device, those wanted."""
     if found is None:
-        return resolve(wanted)
+        return kernels_for(wanted, device)
+    if found.device != device.type:
+        kernels = kernels_for(wanted, device)
+        print(f"{trunk.trunk_id} was begun on {found.device} with the {found.kernels} kernels and goes on on {device.type} with "
+              f"{kernels}: the same to rounding, not bit for bit.", file=sys.stderr)
+        return kernels
+    if device.type != "cpu":
+        return resolve(found.kernels, device)
     if resolve("auto") == "cpu" != found.kernels:
         raise ValueError(f"{trunk.trunk_id} was begun with the {found.kernels} kernels, which are not installed here: "
                          "pip install 'saescale[fast]' and launch again to go on with it.")

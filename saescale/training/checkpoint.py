@@ -31,13 +31,14 @@ KEPT = 2
 @dataclass(frozen=True)
 class Checkpoint:
     """By member. `steps`: where it stands; `states`: its tensors, or to be written by several ranks, this one's parts of them;
-    `seconds`: spent training it so far. `kernels`: of all."""
+    `seconds`: spent training it so far. `kernels` and kind of `device`: of all."""
 
     step: int
     steps: Mapping[str, int]
     states: Mapping[str, Mapping[str, Tensor | Part]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     kernels: str = "cpu"
+    device: str = "cpu"
 
 
 def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool, ranks: Ranks = ALONE) -> None:
@@ -45,14 +46,15 @@ def write(folder: Path, trunk_id: str, checkpoint: Checkpoint, is_end: bool, ran
     name = f"{'end' if is_end else 'step'}-{checkpoint.step:010d}"
     tensors = {f"{member}/{k}": t for member, state in checkpoint.states.items() for k, t in state.items()}
     data = folder / f"{name}.safetensors"
-    if ranks.size > 1:
-        save_parts(tensors, data, ranks)
+    if ranks.size > 1 or checkpoint.device != "cpu":
+        save_parts({name: t if isinstance(t, Part) else Part.whole(t) for name, t in tensors.items()}, data, ranks)
     else:
         write_whole(data, lambda aside: _save(tensors, aside))
     if not ranks.first:
         return
     write_json(folder / f"{name}.json", {"trunk_id": trunk_id, "step": checkpoint.step, "members": dict(checkpoint.steps),
                                          "seconds": dict(checkpoint.seconds), "kernels": checkpoint.kernels,
+                                         "device": checkpoint.device,
                                          "sha256": _sha256(data)})
     if not is_end:
         _drop_older(folder)
@@ -122,4 +124,5 @@ def _load(path: Path, meta: Mapping[str, Any]) -> Checkpoint:
     for name, tensor in load_file(path).items():
         member, _, key = name.partition("/")
         states[member][key] = tensor
-    return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}), meta.get("kernels", "cpu"))
+    return Checkpoint(meta["step"], meta["members"], states, meta.get("seconds", {}), meta.get("kernels", "cpu"),
+                      meta.get("device", "cpu"))

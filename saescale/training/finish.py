@@ -23,6 +23,7 @@ from saescale.measure.recovery import recovery
 from saescale.records import record
 from saescale.records.store import read_json, write_bytes, write_json
 from saescale.sae import export
+from saescale.sae.device import chosen, described, repeatable
 from saescale.sae.entries import SPARSE_BELOW
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.spec import SAESpec
@@ -30,7 +31,7 @@ from saescale.sae.step import Trainable
 from saescale.sources import is_synthetic
 from saescale.training.checkpoint import TRUNK
 from saescale.training.fleet import Trunk
-from saescale.training.parallel import forwarded_together
+from saescale.training.parallel import apart, forwarded_together
 
 if TYPE_CHECKING:
     from saescale.training.train import Job
@@ -46,8 +47,13 @@ class Bench(Inputs):
     ranks: Ranks = ALONE
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where SAEs train. Raises ValueError when that is a GPU and there is none."""
+        return chosen(self.execution.get("device", "cpu"))
+
+    @cached_property
     def stream(self) -> Stream:
-        load = forwarded_together(self.train_source, self.ranks) if self.execution.get("source") == "live" else None
+        load = forwarded_together(self.train_source, apart(self.ranks)) if self.execution.get("source") == "live" else None
         return Stream(self.train_source, self.science["data"]["data_seed"], self.scale, load, self.repeats)
 
     @cached_property
@@ -59,7 +65,8 @@ class Bench(Inputs):
 
 def fresh_trainable(trunk: Trunk, bench: Bench, kernels: str) -> Trainable:
     science = trunk.science
-    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels, ranks=trunk.ranks)
+    return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels, ranks=trunk.ranks,
+                            device=bench.device)
 
 
 def mark(job: Job, run_id: str, trunk: Trunk) -> None:
@@ -89,7 +96,9 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     run_dir = job.store.run_dir(run_id)
     config = read_json(run_dir / record.CONFIG)
     science = config["science"]
-    numbers, firing = evaluate(sae, bench.held_out)
+    with repeatable(sae.W_dec.device):
+        numbers, firing = evaluate(sae, bench.held_out)
+    sae = sae.to("cpu")
     numbers |= solved(science, member.trainable)
     if is_synthetic(science):
         numbers |= recovery(sae, science)
@@ -134,4 +143,4 @@ def environment(trainable: Trainable) -> dict[str, Any]:
     return {"saescale": saescale.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(), "kernels": kernels, "ranks": trainable.ranks.size,
-            "numba": version("numba") if kernels == "numba" else None}
+            **{name: version(name) if kernels == name else None for name in ("numba", "triton")}, **described(trainable.device)}

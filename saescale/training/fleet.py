@@ -7,13 +7,14 @@ in a fleet is run i alone, bit for bit, and one member's failure touches no othe
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from saescale.sae.device import Stopwatch
+from saescale.sae.graph import Recorded
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.sae.shards import Part
 from saescale.sae.step import Trainable
@@ -33,28 +34,52 @@ class Member:
     end: int
     is_trunk: bool
     seconds: float = 0.0  # spent in training steps, the trunk's share included; for the record, never for a decision
+    watch: Stopwatch = field(init=False)
+    recorded: Recorded | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(self.trainable.device)
+        if is_recorded(self.trainable):
+            self.recorded = Recorded([self.trainable], self.schedule.batch_tokens)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train on the steps from self.step up to min(until, end); `block` holds the batches from step first_step on."""
         lr = self.schedule.trunk_lr if self.is_trunk else self.schedule.branch_lr
-        size, begun = self.schedule.batch_tokens, time.perf_counter()
+        size = self.schedule.batch_tokens
+        self.watch.start()
         while self.step < min(until, self.end):
             row = (self.step - first_step) * size
-            self.trainable.step(block[row:row + size], lr(self.step), self.schedule.sparsity_scale(self.step))
+            x, rates = block[row:row + size], (lr(self.step), self.schedule.sparsity_scale(self.step))
+            if self.recorded is None:
+                self.trainable.step(x, *rates)
+            else:
+                self.recorded.step(x, [rates])
             self.step += 1
-        self.seconds += time.perf_counter() - begun
+        self.watch.stop()
 
     def state(self) -> Mapping[str, Tensor | Part]:
         """What this process writes of its training state: all of it, or of a sharded one its part."""
         return self.trainable.state_dict() if self.trainable.ranks.size == 1 else self.trainable.to_write()
 
+    @property
+    def made_by(self) -> tuple[str, str]:
+        """The kernels and the kind of device that this member's bits depend on."""
+        return self.trainable.backend, self.trainable.device.type
+
     def block_stats(self) -> dict[str, float]:
         """Averages over the block that ends here. A trunk that stops inside a block keeps them, for who goes on from there."""
         kept = self.trainable.statistics.clone()
         stats = self.trainable.read_stats()
+        self.seconds += self.watch.taken()
         if self.is_trunk and self.step % block_steps(self.schedule.batch_tokens):
             self.trainable.statistics.copy_(kept)
         return stats
+
+
+def is_recorded(trainable: Trainable) -> bool:
+    """Whether its steps are replayed as a CUDA graph. Not with the torch kernels: a recording keeps what a step needs for a
+    while, which with them is several times its pre-activations, for every live member."""
+    return trainable.device.type == "cuda" and trainable.backend == "triton" and trainable.ranks.size == 1
 
 
 @dataclass
@@ -103,7 +128,7 @@ class Trunk:
         return Checkpoint(step, {k: m.step for k, m in self.live.items()},
                           {k: m.state() for k, m in self.live.items()},
                           {k: m.seconds for k, m in self.live.items()},
-                          next(iter(self.live.values())).trainable.backend)
+                          *next(iter(self.live.values())).made_by)
 
     def advance(self, block: Tensor, first_step: int, until: int) -> None:
         """Train every live member up to step `until`; branches fork from the trunk on the way."""
@@ -122,6 +147,7 @@ class Trunk:
         for run_id, schedule in self.runs.items():
             if schedule.fork_step == trunk.step and run_id not in self.live:
                 self.live[run_id] = self._member(run_id, trunk.trainable.clone(), trunk.step, trunk.seconds)
+                self.live[run_id].watch = trunk.watch.copy()  # the trunk's share of this block
 
     def _retire(self) -> None:
         """Move branches at their end to `finished`. The trunk stays until its end has been checkpointed."""

@@ -1,6 +1,7 @@
 """One safetensors file written by several processes at once: the first the header, each the ranges it holds.
 
-Nothing is gathered: an SAE that does not fit into one process need not fit into it to be saved.
+Nothing is gathered: an SAE that does not fit into one process need not fit into it to be saved. From a GPU one tensor is copied
+to the host at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def save_parts(parts: Mapping[str, Part], path: Path, ranks: Ranks) -> None:
         for name, part in parts.items():
             for first, values in part.ranges:
                 f.seek(starts[name] + first * part.dtype.itemsize)
-                f.write(memoryview(values.contiguous().numpy()).cast("B"))
+                f.write(memoryview(values.cpu().contiguous().numpy()).cast("B"))
         f.flush()
         os.fsync(f.fileno())
     ranks.totals(0)  # every range is there

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saescale.activations.lm import LanguageModel, wanted
 from saescale.measure.oracle import score_features
@@ -24,9 +25,11 @@ from saescale.measure.score import score_dictionaries
 from saescale.records import concepts, record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, read_json, write_json
+from saescale.sae.device import chosen
 from saescale.sae.ranks import ALONE, Ranks
 from saescale.sources import is_synthetic
 from saescale.training import checkpoint, parallel
+from saescale.training.ahead import Ahead, Blocks, InTurn
 from saescale.training.begin import open_trunks, restore, take, trunk_lock
 from saescale.training.finish import Bench, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
@@ -82,6 +85,7 @@ def run_job(job_dir: str | Path, on_progress: Callable[[], None] = lambda: None,
     folder = Path(job_dir).resolve()
     job = Job(folder, read_json(folder / "job.json"), on_progress)
     torch.set_num_threads(job.content["execution"]["threads"])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start: the same bits every time
     previous = {s: signal.signal(s, lambda *_: setattr(job, "stop", True)) for s in STOPPING}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # a task of a scheduler starts its worker with SIGUSR2 blocked
     try:
@@ -114,7 +118,9 @@ def train_job(job: Job) -> int:
     """
     configs = {run: read_json(job.store.run_dir(run) / record.CONFIG) for run in job.content["runs"]}
     shared = next(iter(configs.values()))
-    with parallel.joined(job.content.get("n_ranks", 1), job.content.get("rank_timeout_s", parallel.TIMEOUT_S)) as job.ranks:
+    device = chosen(job.content["execution"].get("device", "cpu"))
+    timeout_s = job.content.get("rank_timeout_s", parallel.TIMEOUT_S)
+    with parallel.joined(job.content.get("n_ranks", 1), timeout_s, device) as job.ranks:
         trunks = open_trunks(job, configs)
         bench = Bench(job.store, shared["science"], job.content["execution"], job.ranks)
         if "shards" in job.content and not fill_cache(job, shared["science"], bench.lm):
@@ -142,9 +148,10 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
     logs = {t.trunk_id: MetricsLog(job.store, t) for t in live}
     size = bench.science["train"]["batch_tokens"]
     steps = block_steps(size)
+    blocks = blocks_of(job, live, bench)
     while (position := next_step(job, live)) is not None:
         start = position // steps * steps
-        block = bench.stream.read(start * size, steps * size)
+        block = blocks.get(start)
         for trunk in live:
             before = work_left(trunk)
             trunk.advance(block, start, start + steps)
@@ -159,7 +166,25 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
         if job.ranks.totals(is_due)[0]:
             save_all(job, live)
             last_saved = time.monotonic()
+    blocks.close()
     save_all(job, live)
+
+
+def blocks_of(job: Job, live: list[Trunk], bench: Bench) -> Blocks:
+    """The blocks of the stream by their first step: on a GPU the next is read while this one trains, up to the last that a trunk
+    of any rank needs (all ranks read the same ones, for they may read together)."""
+    size = bench.science["train"]["batch_tokens"]
+    steps = block_steps(size)
+    ends = [s.steps for t in live for s in t.runs.values()]
+    last = -job.ranks.least(-max(ends, default=0))[0]
+
+    def read(start: int) -> Tensor:
+        return bench.stream.read(start * size, steps * size)
+
+    def after(start: int) -> int | None:
+        return start + steps if start + steps < last else None
+
+    return InTurn(read) if bench.device.type == "cpu" else Ahead(read, after, bench.device)
 
 
 def next_step(job: Job, live: list[Trunk]) -> int | None:
@@ -209,8 +234,7 @@ def close_ends(job: Job, trunk: Trunk, bench: Bench) -> None:
         folder = job.store.trunk_dir(trunk.trunk_id) / "checkpoints"
         member = trunk.live[checkpoint.TRUNK]
         end = checkpoint.Checkpoint(member.step, {checkpoint.TRUNK: member.step},
-                                    {checkpoint.TRUNK: member.state()}, {checkpoint.TRUNK: member.seconds},
-                                    member.trainable.backend)
+                                    {checkpoint.TRUNK: member.state()}, {checkpoint.TRUNK: member.seconds}, *member.made_by)
         checkpoint.write(folder, trunk.trunk_id, end, True, trunk.ranks)
         trunk.live.pop(checkpoint.TRUNK)
         if trunk.live:
@@ -248,7 +272,8 @@ def probe_job(job: Job) -> int:
     job.total = float(len(job.content["shapes"]))
     measured = {}
     for name, science in job.content["shapes"].items():
-        measured[name] = probe(science, job.content["execution"]["kernels"])
+        execution = job.content["execution"]
+        measured[name] = probe(science, execution["kernels"], chosen(execution.get("device", "cpu")))
         job.done += 1
         job.show(name)
     write_json(job.folder / "probe.json", {"device": job.content["device"], "measured": measured, "at": time.time()})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saescale import kinds as facts
-from saescale.sae import export
+from saescale.sae import export, kernels, model
 from saescale.sae.kernels import reference
 from saescale.sae.kinds import KINDS
 from saescale.sae.model import InputSample
@@ -47,6 +47,17 @@ def test_the_gradients_of_the_pages_kind_equal_autograd_in_float64(page, path):
     assert float(terms.loss) == pytest.approx(loss.item(), rel=1e-5)
     for name, expected in reference.gradients(loss, params, unit_decoder=False).items():
         assert (trainable.grads.params()[name].double() - expected).norm() <= 1e-5 * expected.norm(), name
+
+
+@pytest.mark.usefixtures("page")
+def test_the_pages_kind_steps_on_a_device_without_waiting_for_it(monkeypatch):
+    monkeypatch.setattr(kernels, "_scratch", {})
+    spec = SAESpec("relu_log", 16, 64, sparsity_coeff=0.3, target_l0=8)
+    trainable = Trainable(spec, model.init(spec, 0), 16.0, "torch", device="meta")  # which has no numbers to wait for
+    trainable.step(torch.empty(48, 16, device="meta"), 1e-2)
+    x_hat, x = (torch.empty(48, 16, device="meta") for _ in range(2))
+    pairs = kernels.of(x).top_k(trainable.sae.pre_acts(x), 3)
+    assert trainable.sae.objective(x, x_hat, pairs).device == torch.device("meta")
 
 
 @pytest.mark.usefixtures("page")

@@ -7,7 +7,7 @@ from saescale.sae import kernels
 from saescale.sae.kernels import AdamRule, cpu
 
 
-@pytest.fixture(scope="module", params=kernels.BACKENDS)
+@pytest.fixture(scope="module", params=[*kernels.BACKENDS, "torch"])
 def backend(request):
     if request.param != "cpu":
         pytest.importorskip(request.param)
@@ -110,7 +110,7 @@ def test_denormals_are_flushed_inside_and_as_before_outside():
 
 
 def test_an_unknown_backend_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="'abacus' do not exist: choose one of auto, cpu, numba"):
+    with pytest.raises(ValueError, match="'abacus' do not exist: choose one of auto, cpu, numba, triton, torch"):
         kernels.backend("abacus")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saescale.sae import kernels
 from saescale.sae.kernels import Pairs
 
 CHUNK = 8  # batch_top_k ranks the maxima of chunks this long first
@@ -11,6 +12,8 @@ CHUNK = 8  # batch_top_k ranks the maxima of chunks this long first
 
 def above(pre_acts: Tensor, thresholds: Tensor) -> Pairs:
     """Every pre-activation above its threshold (or NaN). pre_acts [token, latent]; thresholds [latent] or []."""
+    if not pre_acts.is_cpu:
+        return kernels.of(pre_acts).above(pre_acts, thresholds)
     return _pairs(pre_acts, torch.from_numpy(np.flatnonzero(~(pre_acts.numpy() <= thresholds.numpy()))))
 
 

@@ -48,12 +48,24 @@ class BatchTopK(TopK):
 
     def select(self, trainable: "Trainable", pre_acts: Tensor) -> Pairs:
         pairs = trainable.kernels.batch_top_k(pre_acts, self.k * len(pre_acts))
+        if trainable.fixed_shapes:
+            self._follow(trainable, pairs.values)
+            return pairs
         least = trainable.ranks.least(float(pairs.values.amin()) if len(pairs.values) else math.inf)[0]
         if least < math.inf or math.isnan(least):
             rate = max(THRESHOLD_RATE, 1 / (1 + float(trainable.adam.step)))
             threshold = trainable.memory.own["threshold"]
             threshold += rate * (least - threshold)
         return pairs
+
+    def _follow(self, trainable: "Trainable", values: Tensor) -> None:
+        """Moves the threshold towards the least active value as below, without waiting for it."""
+        least = torch.where(values <= 0, math.inf, values).amin().double()
+        if trainable.ranks.size > 1:
+            least = least.new_tensor(trainable.ranks.least(float(least))[0])
+        rate = (1 / (1 + trainable.adam.step.double())).clamp_min(THRESHOLD_RATE)
+        threshold = trainable.memory.own["threshold"]
+        threshold.copy_(torch.where(least == math.inf, threshold, threshold + rate * (least - threshold)))
 
     def unscale_(self, own: dict[str, Tensor], scale: float) -> None:
         own["threshold"] = own["threshold"] / scale

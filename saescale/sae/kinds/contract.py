@@ -10,7 +10,7 @@ from torch import Tensor
 from saescale.sae import control
 from saescale.sae.kernels import Pairs
 from saescale.sae.kernels.select import above
-from saescale.sae.losses import Terms
+from saescale.sae.losses import Scalar, Terms
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE, InputSample
@@ -66,7 +66,7 @@ class Kind:
 
     def activate(self, sae: "SAE", pre_acts: Tensor) -> Pairs:  # noqa: ARG002
         """The encoding rule of inference: the active pairs of pre_acts [token, n_latents]."""
-        return above(pre_acts, torch.zeros(()))
+        return above(pre_acts, pre_acts.new_zeros(()))
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:
         """The held-out objective per token [token]: the training loss without auxiliary terms."""
@@ -98,9 +98,12 @@ class PenaltyKind(Kind):
     def scalars(self, n_latents: int) -> dict[str, float]:  # noqa: ARG002
         return {} if self.target_l0 is None else control.scalars(self.sparsity_coeff)
 
-    def weight(self, sae: "SAE", ramp: float) -> float:
+    def weight(self, sae: "SAE", ramp: Scalar) -> Scalar:
         """The penalty's weight in training: times the warm-up's share, unless the control has the warm-up in its set point."""
-        return ramp * self.sparsity_coeff if self.target_l0 is None else float(sae.own["sparsity_coeff"])
+        if self.target_l0 is None:
+            return ramp * self.sparsity_coeff
+        coeff = sae.own["sparsity_coeff"]
+        return coeff.item() if coeff.is_cpu and not isinstance(ramp, Tensor) else coeff  # a device is not waited for
 
     @property
     def held_out_weight(self) -> float:

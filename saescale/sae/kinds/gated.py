@@ -55,8 +55,7 @@ class Gated(PenaltyKind):
         gates = found.z.clamp_min_(0)
         acts = (scaled + found.at(sae.own["b_mag"])).clamp_min_(0).mul_(is_open)
         active = acts > 0
-        n_active, n_open, n_worked_on, penalty = trainable.ranks.totals(
-            active.sum().item(), is_open.sum().item(), found.count, gates.sum())
+        n_active, n_open, n_worked_on, penalty = trainable.totals(active.sum(), is_open.sum(), found.count, gates.sum())
         l0 = n_active / n_tokens
         memory.record(n_tokens, found.latents(active), l0)
         memory.own["touched"].fill_(n_open / n_tokens)

@@ -45,7 +45,7 @@ class Thresholded(PenaltyKind):
         """Remembers one batch; its l0."""
         memory = trainable.memory
         near = found.z > found.at(trainable.sae.own["log_threshold"].exp() - self.bandwidth / 2)
-        n_active, n_near, n_worked_on = trainable.ranks.totals(active.sum().item(), near.sum().item(), found.count)
+        n_active, n_near, n_worked_on = trainable.totals(active.sum(), near.sum(), found.count)
         l0 = n_active / n_tokens
         memory.record(n_tokens, found.latents(active), l0)
         memory.own["touched"].fill_(n_near / n_tokens)

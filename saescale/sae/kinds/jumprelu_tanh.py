@@ -84,7 +84,7 @@ class JumpReLUTanh(Thresholded):
         grads.W_dec.addcmul_(sae.W_dec, torch.where(norms > 0, d_norms / norms, 0.0).unsqueeze(1))
         grads.own["log_threshold"].copy_(d_theta.mul_(thresholds))
         grads.b_dec.copy_(minus_e.sum(0)).mul_(2 / n_tokens)
-        silent, penalty = trainable.ranks.totals(short @ norms, squashed.sum())
+        silent, penalty = trainable.totals(short @ norms, squashed.sum())
         sum_sq_error, aux_loss = minus_e.square().sum() / n_tokens, silent / n_tokens
         loss = sum_sq_error + coeff * penalty + self.aux_coeff * aux_loss
         return Terms(loss, sum_sq_error, l0, aux_loss)

@@ -1,12 +1,14 @@
 """Matryoshka BatchTopK: nested dictionaries that share their latents."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from saescale.sae.kernels import Pairs, cpu
+from saescale.sae import kernels
+from saescale.sae.kernels import Pairs
 from saescale.sae.kinds.batchtopk import BatchTopK
 from saescale.sae.kinds.topk import Backward
 from saescale.sae.shards import Share
@@ -20,8 +22,7 @@ GROUPS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)  # shares of the latents, in their order
 
 def group_ends(n_latents: int) -> list[int]:
     """Where each group ends: 1/32, 3/32, 7/32, 15/32 of the latents, and all of them."""
-    ends = [round(n_latents * share) for share in torch.tensor(GROUPS, dtype=torch.float64).cumsum(0).tolist()]
-    return [*ends, n_latents]
+    return [*(round(n_latents * share) for share in accumulate(GROUPS)), n_latents]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Matryoshka(BatchTopK):
 
     def objective(self, sae: "SAE", x: Tensor, x_hat: Tensor, pairs: Pairs) -> Tensor:  # noqa: ARG002
         rows, n_prefixes = nested(pairs, Share(0, sae.n_latents, sae.n_latents), len(x))
-        return prefixes(cpu.decode(rows, sae.W_dec), x - sae.b_dec, n_prefixes).square().sum(2).mean(1)
+        return prefixes(kernels.of(x).decode(rows, sae.W_dec), x - sae.b_dec, n_prefixes).square().sum(2).mean(1)
 
     def backward(self, trainable: "Trainable", pairs: Pairs, x_enc: Tensor, active: Tensor) -> Backward:
         grads, backend, n_tokens = trainable.grads, trainable.kernels, len(x_enc)
@@ -51,8 +52,9 @@ class Matryoshka(BatchTopK):
         d_z = backend.dots(rows, W_dec, flat)
         d_z.mul_(active).mul_(2 / n_tokens)
         backend.sum_rows(backend.group_by_latent(rows, n_latents), pairs.values * (2 / n_tokens), flat, grads.W_dec)
-        backend.sum_rows(backend.group_by_latent(pairs, n_latents), d_z, x_enc, grads.W_enc.T)
-        return Backward(minus_e, pulls[:, 0], d_z, loss)
+        groups = backend.group_by_latent(pairs, n_latents)
+        backend.sum_rows(groups, d_z, x_enc, grads.W_enc.T)
+        return Backward(minus_e, pulls[:, 0], d_z, loss, groups)
 
 
 def nested(pairs: Pairs, share: Share, n_tokens: int) -> tuple[Pairs, int]:
@@ -60,9 +62,12 @@ def nested(pairs: Pairs, share: Share, n_tokens: int) -> tuple[Pairs, int]:
 
     share: which latents of the dictionary the pairs count from 0.
     """
-    ends = torch.tensor(group_ends(share.n_latents))
-    rows = pairs.tokens * len(ends) + torch.searchsorted(ends, pairs.latents + share.first, right=True)
-    return pairs._replace(tokens=rows, row_offsets=torch.searchsorted(rows, torch.arange(n_tokens * len(ends) + 1))), len(ends)
+    ends, latents = group_ends(share.n_latents), pairs.latents + share.first
+    rows = pairs.tokens * len(ends)
+    for end in ends:
+        rows = rows + (latents >= end)
+    offsets = torch.searchsorted(rows, torch.arange(n_tokens * len(ends) + 1, device=rows.device))
+    return pairs._replace(tokens=rows, row_offsets=offsets), len(ends)
 
 
 def prefixes(decoded: Tensor, x: Tensor, n_prefixes: int) -> Tensor:

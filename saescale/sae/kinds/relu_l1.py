@@ -45,7 +45,7 @@ class ReluL1(PenaltyKind):
         minus_e, d_acts = found.errors(acts, x - sae.b_dec, price)
         found.write(acts, minus_e, d_acts.mul_(active))
         acts_sum = found.sum(acts)
-        n_active, penalty = trainable.ranks.totals(active.sum().item(), price @ acts_sum)
+        n_active, penalty = trainable.totals(active.sum(), price @ acts_sum)
         l0 = n_active / n_tokens
         trainable.memory.record(n_tokens, found.latents(active), l0)
         pull = torch.where(norms > 0, price * acts_sum / norms.square(), 0.0)  # of the price on W_dec itself

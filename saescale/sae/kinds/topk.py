@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from saescale.sae import kernels, optim
-from saescale.sae.kernels import Pairs, cpu
+from saescale.sae.kernels import Groups, Pairs
 from saescale.sae.kinds.contract import Kind
-from saescale.sae.losses import Scalar, Terms, aux_k_gradients, pre_bias_gradient
+from saescale.sae.losses import Scalar, Terms, aux_k_gradients, masked_aux_k_gradients, pre_bias_gradient
 
 if TYPE_CHECKING:
     from saescale.sae.model import SAE
@@ -22,12 +22,14 @@ class Backward(NamedTuple):
     pull     [token, d_in] of which 2 / n_tokens is the gradient of the loss by x_hat, were x_hat moved as a whole
     d_z      [pair]        gradient by the pre-activations
     loss     []
+    groups   the pairs by latent
     """
 
     minus_e: Tensor
     pull: Tensor
     d_z: Tensor
     loss: Scalar
+    groups: Groups
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TopK(Kind):
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}  # rows are unit, so nothing is rescaled
 
     def activate(self, sae: "SAE", pre_acts: Tensor) -> Pairs:  # noqa: ARG002
-        return cpu.top_k(pre_acts, self.k)
+        return kernels.of(pre_acts).top_k(pre_acts, self.k)
 
     def select(self, trainable: "Trainable", pre_acts: Tensor) -> Pairs:
         """The pairs of a training batch, values through a ReLU."""
@@ -69,24 +71,32 @@ class TopK(Kind):
         sae, grads, memory, backend = trainable.sae, trainable.grads, trainable.memory, trainable.kernels
         n_tokens, n_latents = len(x), sae.n_latents
         x_enc = x - sae.b_dec
-        pre_acts = kernels.pre_activations(x_enc, sae.W_enc, sae.b_enc, trainable.spec.precision)
+        pre_acts = trainable.pre_acts(x_enc)
         pairs = self.select(trainable, pre_acts)
         active = pairs.values > 0
-        l0 = trainable.ranks.totals(int(active.sum()))[0] / n_tokens
-        memory.record(n_tokens, pairs.latents if l0 == self.k else pairs.latents[active], l0)
-
-        minus_e, pull, d_z, loss = self.backward(trainable, pairs, x_enc, active)
-        grads.b_enc.copy_(backend.sum_pairs(pairs, d_z, n_latents))
-        along = backend.sum_pairs(pairs, pairs.values * d_z, n_latents)  # of each row of grads.W_dec on that row of W_dec
-        aux_loss = 0.0
-        if self.aux_coeff:
-            dead, weight = memory.dead(self.dead_after_tokens), float(memory.input_variance) * self.aux_coeff
-            if n_dead := int(trainable.ranks.totals(len(dead))[0]):
-                aux_loss, along[dead] = aux_k_gradients(trainable, (x_enc, pre_acts, minus_e), dead, n_dead, weight)
-                loss = loss + weight * aux_loss
+        l0 = trainable.totals(active.sum())[0] / n_tokens
+        if not trainable.fixed_shapes:
+            memory.record(n_tokens, pairs.latents if l0 == self.k else pairs.latents[active], l0)
+        minus_e, pull, d_z, loss, groups = self.backward(trainable, pairs, x_enc, active)
+        found, aux_loss, weight = (x_enc, pre_acts, minus_e), 0.0, 0.0
+        if trainable.fixed_shapes:
+            fired = backend.sum_group(groups, active.to(d_z.dtype)) > 0
+            memory.record(n_tokens, fired, l0)
+            grads.b_enc.copy_(backend.sum_group(groups, d_z))
+            along = backend.sum_group(groups, pairs.values * d_z)
+            if self.aux_coeff and trainable.may_have_dead:
+                weight = memory.input_variance * self.aux_coeff
+                aux_loss = masked_aux_k_gradients(trainable, found, along, weight)
+        else:
+            grads.b_enc.copy_(backend.sum_pairs(pairs, d_z, n_latents))
+            along = backend.sum_pairs(pairs, pairs.values * d_z, n_latents)  # of each row of grads.W_dec on that row of W_dec
+            if self.aux_coeff:
+                dead, weight = memory.dead(self.dead_after_tokens), float(memory.input_variance) * self.aux_coeff
+                if n_dead := int(trainable.ranks.totals(len(dead))[0]):
+                    aux_loss, along[dead] = aux_k_gradients(trainable, found, dead, n_dead, weight)
         optim.remove_radial(grads.W_dec, sae.W_dec, along)
         pre_bias_gradient(trainable, pull)
-        return Terms(loss, minus_e.square().sum() / n_tokens, l0, aux_loss)
+        return Terms(loss + weight * aux_loss, minus_e.square().sum() / n_tokens, l0, aux_loss)
 
     def backward(self, trainable: "Trainable", pairs: Pairs, x_enc: Tensor, active: Tensor) -> Backward:
         """Decodes the pairs and writes the weights' gradients. active [pair]: where the value is above 0."""
@@ -96,4 +106,4 @@ class TopK(Kind):
         groups = backend.group_by_latent(pairs, trainable.sae.n_latents)
         backend.sum_rows(groups, pairs.values * (2 / n_tokens), minus_e, grads.W_dec)
         backend.sum_rows(groups, d_z, x_enc, grads.W_enc.T)
-        return Backward(minus_e, minus_e, d_z, minus_e.square().sum() / n_tokens)
+        return Backward(minus_e, minus_e, d_z, minus_e.square().sum() / n_tokens, groups)
