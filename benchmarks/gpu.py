@@ -101,8 +101,8 @@ def shapes(toy: bool, device: str) -> list[Shape]:
     return [Shape(kind, d_in, n, 32, 8192, l0=64, device=device) for d_in, n in SIZES for kind in KINDS]
 
 
-def rows(toy: bool, device: str, rates: Rates) -> list[dict[str, Any]]:
-    """Every shape and contestant, printed as they come: the shape beside the peers and the fleet first."""
+def rows(toy: bool, device: str, rates: Rates, save: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Every shape and contestant, printed and saved as they come: the shape beside the peers and the fleet first."""
     begun, steps, found = time.perf_counter(), 1 if toy else STEPS, []
 
     def take(s: Shape, name: str, make: Callable[[], who.Step], n_members: int = 1) -> None:
@@ -111,6 +111,7 @@ def rows(toy: bool, device: str, rates: Rates) -> list[dict[str, Any]]:
         print(line(s, name, numbers), flush=True)
         moved = bytes_moved(s, s.l0 if s.kind == "relu_l1" else s.k)
         found.append({"contestant": name, "members": n_members, "shape": asdict(s), "bytes": moved, **numbers})
+        save(found)
 
     every = shapes(toy, device)
     first = [s for s in every if toy or (s.d_in, s.n_latents) == BESIDE_PEERS]
@@ -125,7 +126,6 @@ def rows(toy: bool, device: str, rates: Rates) -> list[dict[str, Any]]:
         if s not in first:
             for name, make in who.contestants(s, full=False).items():
                 take(s, name, make)
-    return found
 
 
 def main() -> None:
@@ -145,11 +145,14 @@ def main() -> None:
         print(f"check: {name}: {error}", flush=True)
     rates = measured(device, asked.toy)
     print(f"rates: bf16 matmul {rates.flops_per_s / 1e12:.1f} TFLOP/s, copy {rates.bytes_per_s / 1e12:.2f} TB/s", flush=True)
-    found = rows(asked.toy, str(device), rates)
     asked.into.mkdir(parents=True, exist_ok=True)
     name = "toy" if asked.toy else said["device"].lower().replace(" ", "-")
     target = asked.into / f"gpu-{name}.json"
-    target.write_text(json.dumps({**said, "rates": asdict(rates), "checks": checked, "rows": found}, indent=1) + "\n")
+
+    def save(found: list[dict[str, Any]]) -> None:
+        target.write_text(json.dumps({**said, "rates": asdict(rates), "checks": checked, "rows": found}, indent=1) + "\n")
+
+    rows(asked.toy, str(device), rates, save)
     print(f"written: {target}")
 
 

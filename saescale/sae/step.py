@@ -116,9 +116,11 @@ class Trainable:
     def may_have_dead(self) -> bool:
         """False when it is certain, without asking the device, that the next step finds no dead latent.
 
-        With none AuxK is exactly zero, so leaving it out changes no bit.
+        With none AuxK is exactly zero, so leaving it out changes no bit. A rank knows of its own latents alone, and must not
+        leave out what the others take part in.
         """
-        return self._longest_silence is None or self._longest_silence >= self.spec.dead_after_tokens - LARGEST_BATCH
+        known = None if self.ranks.size > 1 else self._longest_silence
+        return known is None or known >= self.spec.dead_after_tokens - LARGEST_BATCH
 
     def totals(self, *scalars: Tensor | float) -> Sequence[Scalar]:
         """Sums over ranks of scalars []. Kernels of a processor get counts as numbers; on a device all stay tensors there, and

@@ -1,5 +1,7 @@
 """What training on a GPU needs, shown without one: the meta device has shapes but no numbers, so that waiting for one fails."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -177,4 +179,7 @@ def test_a_latent_that_may_have_died_since_the_last_look_is_looked_for():
     trainable.read_stats()
     assert not trainable.may_have_dead
     trainable.load_state_dict(trainable.state_dict())
+    assert trainable.may_have_dead
+    trainable.read_stats()
+    trainable.ranks = SimpleNamespace(size=2)  # the other one may have dead latents
     assert trainable.may_have_dead
