@@ -49,6 +49,11 @@ def test_a_synthetic_sweep_goes_from_training_to_its_law_beside_the_truth(projec
     assert code == 0 and "half of such concepts have a latent at n_alive" in out and "training tokens" in out
     code, out, _ = saescale("predict", "small_oracle", "--frequency", "1e-3", "--json", "-")
     assert code == 0 and json.loads(out)["q"] == fits["presence"]["joint"]["trained"]["q"]
+    forecast = project.store / "forecast.json"
+    code, out, _ = saescale("predict", "small_oracle", "--latents", "128", "--json", str(forecast))
+    assert code == 0 and "128 latents, " in out and json.loads(forecast.read_text())["sweep"] == "small_oracle"
+    code, _, err = saescale("verify", str(forecast), "small_oracle")
+    assert code == 2 and "none of the sizes that were foretold (128) is scored yet" in err
 
 
 def test_what_synthetic_features_cannot_be_asked_is_refused(project, saescale):
