@@ -134,6 +134,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
         " which latents go where they help most.",
     ),
+    "manifolds": (
+        "Latents over manifolds, and their best division",
+        "Features are spheres in four dimensions, one fires at a time, and a token gets one latent. Left and middle: features"
+        " with a latent and held-out loss against size, a point per seed at the longest horizon that every size has; dashed, the"
+        " division of the same number of latents that leaves least. Right: latents spent on each feature of the largest"
+        " dictionary of the steeper corpus, against how often the feature fires.",
+    ),
     "concept_completeness": (
         "How much of a list a dictionary holds",
         "Share of the scored concepts of each category that are present, with 95 % Wilson intervals, against dictionary size;"

@@ -22,7 +22,7 @@ from torch import Tensor
 from saescale.activations.inputs import Inputs
 from saescale.activations.synthetic import Truth, rates
 from saescale.identity import digest, without_neutral
-from saescale.measure.asked import frequency_range
+from saescale.measure.asked import frequencies
 from saescale.measure.concepts import MIN_PER_HALF, THETAS, Dictionary, label
 from saescale.measure.features import Features
 from saescale.measure.firings import NEGATIVES, Concepts
@@ -48,9 +48,9 @@ def score_features(store: Store, content: dict[str, Any], progress: Callable[[fl
     inputs = Inputs(store, configs[0]["science"], content["execution"])
     source, known = inputs.train_source, inputs.train_source.truth
     n_batches = source.batches_for(min(content["scoring_tokens"] or SCORED_TOKENS, source.n_tokens))
-    features = Features.of(source, n_batches, frequency_range(content["sizes"]))
+    features = Features.of(source, n_batches, frequencies(content))
     if not len(features.asked):
-        low, high = frequency_range(content["sizes"])
+        low, high = frequencies(content)
         raise ValueError(f"no feature fires {low:.1e} to {high:.1e} times a token, where presence can change over these "
                          "dictionary sizes: add larger dictionaries, or more features.")
     facts, groups = _facts(features, known), features.groups()

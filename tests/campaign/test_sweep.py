@@ -130,6 +130,8 @@ def test_the_order_of_overrides_does_not_move_the_folder():
     ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "grid's NAME one of: g"),
     ("concepts: {grid: g, scoring_tokens: 0}\n" + G, "N a whole number"), ("concepts: {grid: g, tokens: 3}\n" + G, "must be"),
     ("concepts: {grid: g, prevalence: 3}\n" + G, "prevalence: fixed or text"),
+    ("concepts: {grid: g, frequencies: [0.1, 0.01]}\n" + G, "LOW below HIGH"),
+    ("concepts: {grid: g, frequencies: 0.1}\n" + G, "LOW below HIGH"),
     ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"), ("question: ${nope}\n" + G, "cannot be read")])
 def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, text, said):
     project.sweep("bad", text)
