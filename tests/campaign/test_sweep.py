@@ -63,7 +63,7 @@ def test_a_sweep_name_with_a_path_is_refused(name):
 
 def test_an_unknown_sweep_is_refused_with_the_known_ones():
     said = refused(name="tinny")
-    assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, demo")
+    assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, concepts_words, demo")
     assert ", tiny" in said and said.endswith(", or add sweeps/tinny.yaml.")
 
 
