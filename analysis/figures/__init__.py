@@ -32,6 +32,7 @@ FIGURES: dict[str, str] = {
     "splitting": "analysis.figures.splitting:draw",
     "steering": "analysis.figures.steering:draw",
     "oracle": "analysis.figures.oracle:draw",
+    "oversample": "analysis.figures.oversample:draw",
     "manifolds": "analysis.figures.manifolds:draw",
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)

@@ -134,6 +134,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
         " which latents go where they help most.",
     ),
+    "oversample": (
+        "Presence when only the dictionary's mix changes",
+        "Two training mixes repeat different documents of the same text. Left: the share of words present in the mix that shows"
+        " them more often and in the other, 95 % intervals of the difference over words; named are the words whose documents are"
+        " repeated. Right: how much of the dependence of presence on frequency between words a word shows when only its frequency"
+        " in the mix changes; 1 is all of it, 0 none. The untrained control cannot depend on the mix.",
+    ),
     "manifolds": (
         "Latents over manifolds, and their best division",
         "Features are spheres in four dimensions, one fires at a time, and a token gets one latent. Left and middle: features"
