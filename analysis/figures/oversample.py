@@ -10,7 +10,7 @@ LOOKS = {"trained": (style.LAW, "o"), "untrained": (style.FLOOR, "s")}
 
 
 def draw(found: dict) -> Figure:
-    """`found` is oversample.json of benchmarks.oversample. Left: shares present at the first threshold; right: rho by threshold."""
+    """`found` is oversample.json of benchmarks.oversample. Left: shares present at the first threshold; right: rho."""
     figure, (left, right) = style.panels(2, 11.0, 4.4)
     _shares(left, [row for row in found["shares"] if row["tau"] == found["taus"][0]])
     _rho(right, found["rho"], found["taus"])
