@@ -174,7 +174,7 @@ def _about(inputs: Inputs, features: Features, table: pd.DataFrame, labelling: s
         "categories": {name: {"closed": False, "n_names": int(n), "n_counted": int(n), "n_asked": int(n),
                               "n_scored": int(scored.get(name, 0))} for name, n in asked.items()},
         "generator": {name: settings[name] for name in GENERATOR} | {
-            "beta": beta(settings),
+            "beta": beta(settings), "magnitudes": [settings["magnitude_low"], settings["magnitude_high"]],
             "rates": [float(f"{p:.6g}") for p in rates(settings)]},
         "left_out": [], "warnings": [],
     }  # fmt: skip
