@@ -32,6 +32,7 @@ FIGURES: dict[str, str] = {
     "splitting": "analysis.figures.splitting:draw",
     "steering": "analysis.figures.steering:draw",
     "oracle": "analysis.figures.oracle:draw",
+    "rubric": "analysis.figures.rubric:draw",
     "oversample": "analysis.figures.oversample:draw",
     "manifolds": "analysis.figures.manifolds:draw",
 }

@@ -134,6 +134,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
         " which latents go where they help most.",
     ),
+    "rubric": (
+        "How close to its name a concept's latent fires",
+        "Graded by string match, not by a reader: for each concept's latent, the share of its firings at the last token of the"
+        " name, at the name or within eight tokens after it, and in a document that has the name, by how strong the firing is."
+        " The latent was chosen on other documents. Means over concepts with 95 % intervals. Firing elsewhere is not shown to be"
+        " wrong: it may be at another word of the same meaning.",
+    ),
     "oversample": (
         "Presence when only the dictionary's mix changes",
         "Two training mixes repeat different documents of the same text. Left: the share of words present in the mix that shows"
