@@ -94,13 +94,15 @@ def mean_of(one: Subject) -> Any:
 
 def summary(kind: str, size: int, runs: list[Graded]) -> list[dict[str, Any]]:
     """A row per level: the mean over concepts (each the mean of its seeds) of the share of each grade, with a 95 % interval over
-    concepts, and in how many concepts the level occurs."""
-    with np.errstate(all="ignore"):
-        share = np.nanmean(np.stack([run.share for run in runs]), axis=0)
-    count = np.sum([run.count for run in runs], axis=0)
+    concepts, and in how many of them the level occurs."""
+    shares, count = np.stack([run.share for run in runs]), np.sum([run.count for run in runs], axis=0)
+    seen = ~np.isnan(shares)
+    share = np.where(seen, shares, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     rng, out = np.random.default_rng(0), []
     for level in range(LEVELS):
         here = share[count[:, level] > 0, level]
+        if not len(here):
+            continue
         at_least = np.cumsum(here, axis=1)  # grade 3, 2 or better, 1 or better
         drawn = at_least[rng.integers(0, len(here), (DRAWS, len(here)))].mean(axis=1)
         ends = np.quantile(drawn, (0.025, 0.975), axis=0)
