@@ -3,7 +3,7 @@
     python -m benchmarks.concepts lm=/path/to/stories260K data.path=/path/to/stories --out results/concepts [--store runs]
 
 Trains and scores through the door (what is finished is kept), holds prediction.json and prediction_words.json of --out, which
-were written before the largest sizes were trained, against what came, and writes scores, fits, tables, splitting and steering over
+were written before the largest sizes were trained, against what came, and writes scores, fits, tables, splitting and steering of
 all seeds, and the figures. An hour on one core from nothing; a few minutes where the runs are there.
 """
 
