@@ -50,13 +50,14 @@ def main() -> None:
             shutil.copyfile(folder / f"report/figures/{name}.png", asked.out / f"{name}{suffix}.png")
         forecast, outcome = (asked.out / f"{name}{suffix}.json" for name in ("prediction", "verification"))
         outcome.unlink(missing_ok=True)
-        through_the_door("predict", sweep, asked, "--against", str(forecast), "--json", str(outcome))
+        through_the_door("verify", sweep, asked, "--json", str(outcome), before=(str(forecast),))
     latents(asked)
 
 
-def through_the_door(verb: str, sweep: str, asked: argparse.Namespace, *more: str) -> None:
-    subprocess.run([sys.executable, "-m", "saescale.cli", verb, sweep, *asked.overrides, "--store", str(asked.store), *more],
-                   check=True, stdout=None if verb == "predict" else subprocess.DEVNULL)  # fmt: skip
+def through_the_door(verb: str, sweep: str, asked: argparse.Namespace, *more: str, before: Sequence[str] = ()) -> None:
+    words = [verb, *before, sweep, *asked.overrides, "--store", str(asked.store), *more]
+    subprocess.run([sys.executable, "-m", "saescale.cli", *words], check=True,
+                   stdout=None if verb == "verify" else subprocess.DEVNULL)  # fmt: skip
 
 
 def latents(asked: argparse.Namespace) -> None:
