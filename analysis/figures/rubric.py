@@ -24,7 +24,8 @@ def draw(found: dict) -> Figure:
             dash, marker = LOOKS[kind]
             ax.errorbar(x, y, yerr=np.abs(ends.T - y), linestyle=dash, marker=marker, markersize=4, capsize=2,
                         color=style.QUIET if kind == "neurons" else colours[size], label=f"{kind}, {size:,}")  # fmt: skip
-        ax.set(xlabel="activation / maximum of the latent", ylim=(0, 1.02), title=title)
+        ax.set(xlabel="activation / maximum of the latent", title=title)
+        ax.set_ylim(0, 1.1 * max(row["in_document_interval"][1] for row in found["rows"]))
     axes[0].set_ylabel("share of firings, mean of concepts")
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
