@@ -140,7 +140,7 @@ class Study:
         from analysis import presence_forecast
 
         record = presence_forecast.foretell(*scored, presence_forecast.parse_sizes(value), draws=draws, seed=seed)
-        return record | {"sweep": self.again}, presence_forecast.page(record)
+        return record | {"sweep": self.folder.name}, presence_forecast.page(record)
 
     def presence_verdict(self, said: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """(record, page) of how a forecast of presence came out."""
