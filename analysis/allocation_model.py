@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+SIMULATED, BLOCK = 20_000, 1_000  # tokens of `limited`, at once
+
 
 class Allocation(NamedTuple):
     """Of each size N: features that get at least one latent, and the loss relative to none at all."""
@@ -50,6 +52,24 @@ def discrete(p: np.ndarray, sizes: np.ndarray) -> Allocation:
     """One latent per feature, the most frequent first: what is left is the summed rate of the rest."""
     p, sizes = np.asarray(p, np.float64), np.minimum(np.asarray(sizes), len(p))
     return Allocation(sizes, 1 - np.cumsum(p)[sizes - 1] / p.sum())
+
+
+def limited(p: np.ndarray, k: int, sizes: np.ndarray, magnitudes: tuple[float, float], seed: int = 0) -> np.ndarray:
+    """float64 [size]: the share of energy that `discrete` leaves when a token may use at most k latents, by simulation.
+
+    Features fire independently with p [feature], with magnitudes uniform between the two; of those held, the k largest of each
+    token are reconstructed whole. What a dictionary has to leave even if its directions are perfect and do not interfere.
+    """
+    rng, p = np.random.default_rng(seed), np.asarray(p, np.float64)
+    total, left = 0.0, np.zeros(len(sizes))
+    for _ in range(SIMULATED // BLOCK):
+        energy = np.where(rng.random((BLOCK, len(p))) < p, rng.uniform(*magnitudes, (BLOCK, len(p))) ** 2, 0.0)
+        total += energy.sum()
+        for i, n in enumerate(sizes):
+            held = energy[:, :n]
+            kept = held if n <= k else np.partition(held, n - k, axis=1)[:, n - k :]
+            left[i] += energy.sum() - kept.sum()
+    return left / total
 
 
 def exponents(sizes: np.ndarray, found: Allocation) -> tuple[float, float]:

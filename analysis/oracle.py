@@ -7,15 +7,18 @@ nothing in a dictionary makes it 1.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from analysis.allocation_model import Allocation, allocate, discrete, exponents
+from analysis.allocation_model import Allocation, allocate, discrete, exponents, limited
 from analysis.logistic import fit_logistic
 from analysis.presence import fit_joint, fit_sizes, resamples
 from analysis.presence_data import QUANTILES, Scored, prepare
 
 OCCURRENCES = 400  # of a feature in training below which a dictionary is short of data rather than of latents
+MAGNITUDES = (0.5, 1.5)  # of the firings of corpora that were described without them
 SLACK = 3  # ... times this, since a size is to be limited by its latents
 
 
@@ -23,7 +26,8 @@ def compare(activity: tuple[pd.DataFrame, dict], cosine: tuple[pd.DataFrame, dic
             draws: int = 400, seed: int = 0) -> dict:  # fmt: skip
     """Both labellings of one synthetic sweep, each (table, concepts.json), on the concepts that both could score.
 
-    q           by labelling: estimate and 95 % interval over features; `difference` activity minus cosine, draws paired;
+    q           by labelling: estimate and 95 % interval over features, and `by_seed` of the dictionaries of each seed alone;
+                `difference` activity minus cosine, draws paired;
                 `generator` the exponent of the rates over these sizes; `held` that of the rate at the rank of what is held
     agreement   share of pairs (feature, dictionary) on which the labellings agree, and expected of two independent ones
     sizes       per trained size: n_present of all features, f50 of the generator, of what is held, and by each labelling with
@@ -39,6 +43,7 @@ def compare(activity: tuple[pd.DataFrame, dict], cosine: tuple[pd.DataFrame, dic
     for name, scored in (("cosine", known), ("activity", labelled)):
         data = scored.observe(tau[name], "trained")
         q[name] = {key: value for key, value in fit_joint(data, weights).items() if key in ("q", "q_interval", "reason")}
+        q[name]["by_seed"] = _by_seed(scored, tau[name])
         sizes[name] = fit_sizes(scored, tau[name], weights, ("trained",))[0]
     rows = _sizes(sizes, about, rates)
     return {
@@ -58,6 +63,19 @@ def _common(known: Scored, labelled: Scored) -> tuple[Scored, Scored]:
     """The features both could score; dictionaries are the same ones, permuted labels apart."""
     names = sorted(set(known.concepts["concept"]) & set(labelled.concepts["concept"]))
     return tuple(scored.kept(scored.concepts["concept"].isin(names).to_numpy()) for scored in (known, labelled))
+
+
+def _by_seed(scored: Scored, tau: float) -> dict[str, float | None]:
+    """q of the dictionaries of one seed, by seed; what seeds make of it, beside an interval that holds features."""
+    trained = scored.dictionaries[scored.dictionaries["dictionary"] == "trained"]
+    found = {}
+    for seed in sorted(trained["seed"].unique()):
+        others = (scored.dictionaries["dictionary"] == "trained") & (scored.dictionaries["seed"] != seed)
+        kept = np.flatnonzero(~others)
+        alone = replace(scored, dictionaries=scored.dictionaries.iloc[kept].reset_index(drop=True),
+                        scores={name: values[kept] for name, values in scored.scores.items()})  # fmt: skip
+        found[str(seed)] = fit_joint(alone.observe(tau, "trained"), np.ones((2, len(scored.concepts))))["q"]
+    return found
 
 
 def _difference(known: Scored, labelled: Scored, tau: dict, weights: np.ndarray) -> dict:
@@ -115,7 +133,8 @@ def loss_exponents(about: dict, losses: pd.DataFrame) -> dict:
 
     `losses` are a sweep's rows; seeds are averaged, the longest horizon taken. The model is that of whole features for rays, and
     has beta = 2 where every feature is a circle (of which one latent fires at a time). The Zipf tail alpha = s - 1 gives the
-    limits of theory. The model knows nothing of k, of interference or of training: compare slopes, not levels.
+    limits of theory. The model knows nothing of k, of interference or of training: compare slopes, not levels. `with_k` is what
+    whole features leave when a token may use k of them (analysis.allocation_model.limited), null for features on manifolds.
     """
     generator = about["generator"]
     here = losses[(losses["state"] == "done") & (losses["fvu"] > 0)]
@@ -132,9 +151,14 @@ def loss_exponents(about: dict, losses: pd.DataFrame) -> dict:
     rates = np.array(generator["rates"])
     found = discrete(rates, sizes) if beta is None else allocate(rates, beta, sizes)
     measured = exponents(sizes, Allocation(present[sizes].to_numpy(), fvu[sizes].to_numpy()))
+    whole = beta is None and not generator.get("manifold_fraction") and "k" in here and here["k"].nunique() == 1
+    with_k = limited(rates, int(here["k"].iloc[0]), sizes, generator.get("magnitudes", MAGNITUDES)) if whole else None
     tiles = beta is not None and beta < alpha
     limit = ((1 + beta) / (1 + alpha), -beta) if tiles else (1.0, -alpha)
     names = ("discovered", "loss")
     return out | {"reason": None, **{key: dict(zip(names, value, strict=True)) for key, value in (
         ("measured", measured), ("model", exponents(sizes, found)), ("limit", limit))},
-        "model_loss": found.loss.tolist(), "model_discovered": found.discovered.tolist()}  # fmt: skip
+        "model_loss": found.loss.tolist(), "model_discovered": found.discovered.tolist(),
+        "with_k": None if with_k is None else {
+            "k": int(here["k"].iloc[0]), "fvu": with_k.tolist(),
+            "loss": exponents(sizes, Allocation(found.discovered, with_k))[1]}}  # fmt: skip

@@ -79,7 +79,7 @@ def resamples(n_concepts: int, draws: int, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, n_concepts)), drawn])
 
 
-def _ln_f50(coef: np.ndarray, ln_range: np.ndarray) -> np.ndarray:
+def half_frequency(coef: np.ndarray, ln_range: np.ndarray) -> np.ndarray:
     """ln f50 per draw; +inf where 50 % lies above the sampled frequencies, -inf below, nan where P does not rise."""
     p_logit = coef[:, :1] + coef[:, 1:2] * ln_range  # at f_min, f_max
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -106,7 +106,7 @@ def _fit_size(scored: Scored, key: tuple[str, int], tau: float, weights: np.ndar
     n_alive = float(scored.dictionaries["n_alive"].to_numpy()[members].mean())
     data = scored.observe(tau, kind, n_latents)
     coef = fit_logistic(data.ln_f[:, None], data.present, weights[:, data.concept])
-    ln_f50 = _ln_f50(coef, ln_range)
+    ln_f50 = half_frequency(coef, ln_range)
     f50 = float(np.exp(ln_f50[0])) if np.isfinite(ln_f50[0]) else None
     status = {np.inf: "> f_max", -np.inf: "< f_min"}.get(ln_f50[0], "inside range" if f50 is not None else "not rising")
     ends = _around_step(interval(ln_f50[1:]), data)

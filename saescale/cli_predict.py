@@ -38,12 +38,13 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
             at: Annotated[str | None, typer.Option("--at", metavar="N=...,D=...", help="Where: every column of the law.")] = None,
             flops: Annotated[float | None, typer.Option("--flops", help="Or a budget to split between N and D.")] = None,
             frequency: Annotated[float | None, typer.Option("--frequency", help="Or a concept's: what it asks for.")] = None,
+            latents: Annotated[str | None, typer.Option("--latents", metavar="N,...", help="Or what larger sizes hold.")] = None,
             as_sweep: Annotated[Path | None, typer.Option("--as-sweep", metavar="sweeps/NEXT.yaml",
                                                           help="Write the sweep that would test it.")] = None,
             like: Like = None, rates: Rates = None, where: Where = None,
             compute: Compute = None, cluster: Cluster = None, draws: Draws = 1000, seed: Seed = 0,
             json: JsonOut = None, figures: Figures = None) -> None:
-    """Predict the loss at N and D, the best split of a budget, or what a rare concept asks for, with intervals."""
+    """Predict, with intervals, the loss at N and D, the best split of a budget, or which concepts have a latent."""
     from analysis.allocate import allocation
     from analysis.estimators import exponents
     from analysis.forecast import predict as foretell
@@ -51,8 +52,10 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
 
     asked = Asked(source, tuple(overrides or ()), store, columns, where, compute, cluster)
     may_write(json)
-    if frequency is not None:
-        return _reach(asked, frequency, {"--at": at, "--flops": flops, "--as-sweep": as_sweep, "--law": law}, draws, seed, json)
+    presence = {"--frequency": frequency, "--latents": latents}
+    if any(value is not None for value in presence.values()):
+        others = {"--at": at, "--flops": flops, "--as-sweep": as_sweep, "--law": law}
+        return give(*_presence(asked, presence, others, draws, seed), json, f"saescale report {asked.again}")
     example = _like(asked, as_sweep, like, flops)
     chosen = find(law or ("nd" if asked.is_table else "nd_interaction"))
     rows, by = points(asked, [*chosen.columns, chosen.y])
@@ -85,19 +88,26 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
     return give(found.to_dict() | ahead, page, json, following)
 
 
-def verify(prediction: Annotated[Path, typer.Argument(metavar="PREDICTION.json", help="What predict --flops --json wrote.")],
+def verify(prediction: Annotated[Path, typer.Argument(metavar="PREDICTION.json", help="What predict wrote with --flops or "
+                                                     "--latents, and --json.")],
            sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, rates: Rates = None,
            json: JsonOut = None) -> None:
-    """Hold a prediction of a budget against the runs trained since: errors, and whether the intervals held."""
+    """Hold a prediction against what was trained since: errors, and whether the intervals held."""
     from analysis.verdict import verdict, verdict_lines
     from saescale import screen
     from saescale.records.store import read_json, write_json
 
     said = read_json(prediction)
-    if not isinstance(said, dict) or "at" not in said:
-        raise ValueError(f"{prediction} is no prediction: make one with `saescale predict SWEEP --flops C --json FILE`.")
+    if not isinstance(said, dict) or not {"at", "draws"} & said.keys():
+        raise ValueError(f"{prediction} is no prediction: make one with `saescale predict SWEEP --flops C --json FILE`, or of "
+                         "concepts with --latents N in place of --flops C.")
     may_write(json)
     asked = Asked(sweep, tuple(overrides or ()), store)
+    if "draws" in said:  # of presence
+        from saescale.study import Study
+
+        came_out = Study.of(sweep, asked.overrides, store).presence_verdict(said)
+        return give(*came_out, json, f"saescale report {asked.again}")
     rows, by = points(asked, ["N", "D", "loss"])
     others = points(_rates_of(asked, rates), ["N", "D", "lr", "loss"], every_rate=True)[0] if rates else None
     found = verdict(said, rows, by, others)
@@ -105,6 +115,7 @@ def verify(prediction: Annotated[Path, typer.Argument(metavar="PREDICTION.json",
     if json:
         write_json(json, found)
     screen.say(f"{json} written." if json else "", f"saescale report {asked.again}")
+    return None
 
 
 def _ahead(asked: Asked, rates: str | None, fit: Any, lr: Any, flops: float) -> dict[str, Any]:
@@ -129,19 +140,15 @@ def _rates_of(asked: Asked, rates: str | None) -> Asked:
     return Asked(sweep, tuple(overrides), asked.store)
 
 
-def _reach(asked: Asked, frequency: float, others: dict[str, Any], draws: int, seed: int, json: Path | None) -> None:
-    """Alive latents and tokens at which half of the concepts of a frequency have a latent."""
-    from analysis.presence_reach import reach
+def _presence(asked: Asked, wanted: dict[str, Any], others: dict[str, Any], draws: int, seed: int) -> tuple[dict, str]:
+    """(record, page) of the law of presence: one of `wanted` is given, and none of `others`, which belong to laws of the loss."""
     from saescale.study import Study
 
-    if asked.is_table or any(value is not None for value in others.values()):
-        raise ValueError(f"--frequency asks a sweep's concepts: give a sweep and --frequency, without {', '.join(others)}.")
-    study = Study.of(asked.source, asked.overrides, asked.store)
-    scored = study.concepts()
-    if scored is None:
-        raise ValueError(f"{study.folder.name} has no concepts. Run `saescale concepts {asked.again}` first.")
-    found = reach(*scored, frequency, study.horizon(scored[0]), draws=draws, seed=seed)
-    give(found.to_dict(), found.summary(), json, f"saescale report {asked.again}")
+    given, clash = ([name for name, value in options.items() if value is not None] for options in (wanted, others))
+    if asked.is_table or clash or len(given) > 1:
+        raise ValueError(f"{' and '.join([*given, *clash])}: {given[0]} asks a sweep's concepts. Give a sweep and one of "
+                         f"{', '.join(wanted)}, without {', '.join(others)}.")
+    return Study.of(asked.source, asked.overrides, asked.store).presence_law(given[0], wanted[given[0]], draws, seed)
 
 
 def _rates(asked: Asked) -> Any:

@@ -20,6 +20,7 @@ NEUTRAL_DEFAULTS: dict[str, Any] = {
     "sae.target_l0": None, "sae.bandwidth": None, "lm.attention": "eager",
     "data.packing": "cut", "data.prepend_bos": True, "data.exclude_special_tokens": False,
     "data.oversample": [], "data.oversample_factor": 1,
+    "activations.manifold_dim": 2, "activations.one_at_a_time": False,
 }
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # What a trunk does not depend on: runs that differ only here share initialisation, data order and trunk.

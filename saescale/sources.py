@@ -32,6 +32,8 @@ class ActivationsConfig:
     hierarchy_roots: int | None = None
     hierarchy_branching: int | None = None
     manifold_fraction: float | None = None
+    manifold_dim: int | None = None
+    one_at_a_time: bool | None = None
     noise: float | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ def is_synthetic(science: Any) -> bool:
 
 def _check_ranges(given: dict[str, Any]) -> None:
     rules = {"at least 1": (("n_tokens", "n_features", "d_in", "hierarchy_branching"), lambda v: v >= 1),
+             "2 or more": (("manifold_dim",), lambda v: v >= 2),
              "above 0": (("mean_l0", "magnitude_high"), lambda v: v > 0),
              "0 or more": (("seed", "zipf_exponent", "hierarchy_roots", "noise", "magnitude_low"), lambda v: v >= 0),
              "above 0 and below 1": (("max_rate",), lambda v: 0 < v < 1),
@@ -83,5 +86,9 @@ def _check_ranges(given: dict[str, Any]) -> None:
         raise ValueError(f"activations.mean_l0={given['mean_l0']} cannot be reached: {given['n_features']} features that fire "
                          f"at most at activations.max_rate={given['max_rate']} give "
                          f"{given['max_rate'] * given['n_features']:g} per token. Lower mean_l0 or raise the others.")
-    if given["manifold_fraction"] > 0 and given["d_in"] < 2:
-        raise ValueError("activations.manifold_fraction needs activations.d_in of 2 or more: a circle lies in a plane.")
+    if given["manifold_fraction"] > 0 and given["d_in"] < given["manifold_dim"]:
+        raise ValueError(f"activations.d_in={given['d_in']} is below activations.manifold_dim={given['manifold_dim']}: a "
+                         "manifold lies in a space of that many dimensions. Raise d_in.")
+    if given["one_at_a_time"] and (given["mean_l0"] != 1 or given["hierarchy_roots"]):
+        raise ValueError("activations.one_at_a_time has exactly one feature at every token: set activations.mean_l0=1 and "
+                         "activations.hierarchy_roots=0.")

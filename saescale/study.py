@@ -126,6 +126,32 @@ class Study:
             raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.again}` first.")
         return found
 
+    def presence_law(self, asked: str, value: Any, draws: int, seed: int) -> tuple[dict[str, Any], str]:
+        """(record, page) of what `saescale predict` asks the law of presence: --frequency F, what a rare concept needs; --latents
+        N,N, what larger dictionaries will hold."""
+        scored = self.concepts()
+        if scored is None:
+            raise ValueError(f"{self.folder.name} has no concepts. Run `saescale concepts {self.again}` first.")
+        if asked == "--frequency":
+            from analysis.presence_reach import reach
+
+            found = reach(*scored, value, self.horizon(scored[0]), draws=draws, seed=seed)
+            return found.to_dict(), found.summary()
+        from analysis import presence_forecast
+
+        record = presence_forecast.foretell(*scored, presence_forecast.parse_sizes(value), draws=draws, seed=seed)
+        return record | {"sweep": self.folder.name}, presence_forecast.page(record)
+
+    def presence_verdict(self, said: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """(record, page) of how a forecast of presence came out."""
+        from analysis import presence_forecast
+
+        scored = self.concepts()
+        if scored is None:
+            raise ValueError(f"{self.folder.name} has no concepts. Run `saescale concepts {self.again}` first.")
+        rows = presence_forecast.verify(said, *scored)
+        return {"foretold_from": said.get("sweep"), "sizes": rows}, presence_forecast.outcome_page(rows)
+
     def exponents(self, fits: dict[str, Any]) -> list[tuple]:
         from analysis.summary import exponent_rows
 

@@ -62,10 +62,10 @@ EXECUTION_KEYS = {
 # Another allowed value for every setting of activations=synthetic.
 SYNTHETIC = {"seed": 1, "n_tokens": 9000, "n_features": 99, "d_in": 32, "zipf_exponent": 0.9, "mean_l0": 3.0, "max_rate": 0.5,
              "magnitude_low": 0.1, "magnitude_high": 3.0, "hierarchy_roots": 4, "hierarchy_branching": 3,
-             "manifold_fraction": 0.5, "noise": 0.1}
-DRAWN = {"source": "synthetic", "seed": 0, "n_tokens": 4096, "n_features": 64, "d_in": 16, "zipf_exponent": 1.1, "mean_l0": 4.0,
+             "manifold_fraction": 0.5, "noise": 0.1, "manifold_dim": 3, "one_at_a_time": True}
+DRAWN = {"source": "synthetic", "seed": 0, "n_tokens": 4096, "n_features": 64, "d_in": 16, "zipf_exponent": 1.1, "mean_l0": 1.0,
          "max_rate": 0.7, "magnitude_low": 0.5, "magnitude_high": 1.5, "hierarchy_roots": 0, "hierarchy_branching": 4,
-         "manifold_fraction": 0.0, "noise": 0.0}
+         "manifold_fraction": 0.0, "noise": 0.0, "manifold_dim": 2, "one_at_a_time": False}
 
 
 def put(changes):
@@ -116,9 +116,17 @@ def test_a_synthetic_run_knows_no_language_model_and_no_text():
 
 
 @pytest.mark.parametrize(("key", "value"), [("n_features", 0), ("mean_l0", 0), ("max_rate", 1.0), ("noise", -1), ("n_tokens", 0),
-                                            ("mean_l0", 60.0), ("magnitude_low", 2.0), ("manifold_fraction", 1.5)])
+                                            ("mean_l0", 60.0), ("magnitude_low", 2.0), ("manifold_fraction", 1.5),
+                                            ("manifold_dim", 1)])
 def test_a_synthetic_setting_out_of_range_is_refused_by_name(key, value):
     assert f"activations.{key}={value}" in refused({"activations": {**DRAWN, key: value}})
+
+
+@pytest.mark.parametrize(("changes", "words"), [({"manifold_fraction": 0.5, "manifold_dim": 17}, "manifold_dim=17"),
+                                                ({"one_at_a_time": True, "mean_l0": 2.0}, "mean_l0=1"),
+                                                ({"one_at_a_time": True, "hierarchy_roots": 4}, "hierarchy_roots=0")])
+def test_synthetic_settings_that_do_not_go_together_are_refused(changes, words):
+    assert words in refused({"activations": DRAWN | changes})
 
 
 def test_synthetic_settings_are_refused_where_they_mean_nothing_and_asked_for_where_they_are_missing():

@@ -49,6 +49,11 @@ def test_a_synthetic_sweep_goes_from_training_to_its_law_beside_the_truth(projec
     assert code == 0 and "half of such concepts have a latent at n_alive" in out and "training tokens" in out
     code, out, _ = saescale("predict", "small_oracle", "--frequency", "1e-3", "--json", "-")
     assert code == 0 and json.loads(out)["q"] == fits["presence"]["joint"]["trained"]["q"]
+    forecast = project.store / "forecast.json"
+    code, out, _ = saescale("predict", "small_oracle", "--latents", "128", "--json", str(forecast))
+    assert code == 0 and "128 latents, " in out and json.loads(forecast.read_text())["sweep"] == "small_oracle"
+    code, _, err = saescale("verify", str(forecast), "small_oracle")
+    assert code == 2 and "none of the sizes that were foretold (128) is scored yet" in err
 
 
 def test_what_synthetic_features_cannot_be_asked_is_refused(project, saescale):
@@ -91,6 +96,19 @@ def test_ideal_dictionaries_have_the_generators_exponent_and_frequencies():
     assert not any(row["data_limited"] for row in found["sizes"])
 
 
+def test_the_exponent_of_each_seed_stands_beside_that_of_all():
+    one, more = planted(sizes=(16, 32, 64)), planted(sizes=(16, 40, 100))  # the second holds more by the same sizes
+
+    def both(i):
+        sizes = more[i][0]["n_latents"].map({16: 16, 40: 32, 100: 64})
+        later = more[i][0].assign(seed=1, run_id=more[i][0]["run_id"] + "s1", n_latents=sizes, n_alive=sizes)
+        return pd.concat([one[i][0], later], ignore_index=True), one[i][1]
+
+    found = compare(both(0), both(1), draws=20)["q"]["activity"]
+    assert list(found["by_seed"]) == ["0", "1"] and found["by_seed"]["0"] < found["q"] < found["by_seed"]["1"]
+    assert found["by_seed"]["0"] == pytest.approx(compare(*one, draws=20)["q"]["activity"]["q"], rel=0.01)
+
+
 def test_a_labeller_that_errs_is_seen_to_disagree():
     found = compare(*planted(error=0.2), draws=50)
     assert found["agreement"]["share"] == pytest.approx(0.8, abs=0.04)
@@ -105,4 +123,7 @@ def test_exponents_of_loss_and_features_are_those_of_the_rows_beside_the_model()
     assert found["measured"] == {"discovered": pytest.approx(1.0), "loss": pytest.approx(-0.5)}
     assert found["limit"] == {"discovered": 1.0, "loss": pytest.approx(-0.3)}
     assert found["model"]["loss"] < -0.3  # a finite list of features ends: steeper than the limit
+    assert found["with_k"] is None  # the rows do not say k
+    capped = loss_exponents(about, rows.assign(k=1))["with_k"]
+    assert capped["k"] == 1 and found["model"]["loss"] < capped["loss"] < 0  # a loss that size cannot lower is flatter
     assert loss_exponents(about, rows[rows["n_latents"] < 64])["measured"] is None

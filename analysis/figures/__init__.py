@@ -32,6 +32,9 @@ FIGURES: dict[str, str] = {
     "splitting": "analysis.figures.splitting:draw",
     "steering": "analysis.figures.steering:draw",
     "oracle": "analysis.figures.oracle:draw",
+    "rubric": "analysis.figures.rubric:draw",
+    "oversample": "analysis.figures.oversample:draw",
+    "manifolds": "analysis.figures.manifolds:draw",
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points

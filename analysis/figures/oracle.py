@@ -59,6 +59,10 @@ def _loss(ax: Axes, loss: dict | None) -> None:
         ax.plot(sizes, y, "o-", color=colour, markersize=5, label=f"{name} {loss['measured'][key]:.3f}")
         words = f"model: {loss['model'][key]:.3f} (limit {loss['limit'][key]:.3f})"
         ax.plot(sizes, modelled, "--", color=colour, linewidth=1.2, label=words)
+    if loss.get("with_k"):
+        left = np.array(loss["with_k"]["fvu"])
+        ax.plot(sizes, left / left[0], ":", color=style.FLOOR, linewidth=1.4,
+                label=f"model, {loss['with_k']['k']} latents per token: {loss['with_k']['loss']:.3f}")  # fmt: skip
     ax.set(xscale="log", yscale="log", ylabel="relative to the smallest size")
     style.size_ticks(ax.xaxis, loss["sizes"])
     ax.legend(loc="best")

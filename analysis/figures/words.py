@@ -134,6 +134,27 @@ WORDS: dict[str, tuple[str, str]] = {
         " would have. Right: how many features are held and the held-out loss, relative to the smallest size, beside the model in"
         " which latents go where they help most.",
     ),
+    "rubric": (
+        "How close to its name a concept's latent fires",
+        "Graded by string match, not by a reader: for each concept's latent, the share of its firings at the last token of the"
+        " name, at the name or within eight tokens after it, and in a document that has the name, by how strong the firing is."
+        " The latent was chosen on other documents. Means over concepts with 95 % intervals. Firing elsewhere is not shown to be"
+        " wrong: it may be at another word of the same meaning.",
+    ),
+    "oversample": (
+        "Presence when only the dictionary's mix changes",
+        "Two training mixes repeat different documents of the same text. Left: the share of words present in the mix that shows"
+        " them more often and in the other, 95 % intervals of the difference over words; named are the words whose documents are"
+        " repeated. Right: how much of the dependence of presence on frequency between words a word shows when only its frequency"
+        " in the mix changes; 1 is all of it, 0 none. The untrained control cannot depend on the mix.",
+    ),
+    "manifolds": (
+        "Latents over manifolds, and their best division",
+        "Features are spheres in four dimensions, one fires at a time, and a token gets one latent. Left and middle: features"
+        " with a latent and held-out loss against size, a point per seed at the longest horizon that every size has; dashed, the"
+        " division of the same number of latents that leaves least. Right: latents spent on each feature of the largest"
+        " dictionary of the steeper corpus, against how often the feature fires.",
+    ),
     "concept_completeness": (
         "How much of a list a dictionary holds",
         "Share of the scored concepts of each category that are present, with 95 % Wilson intervals, against dictionary size;"

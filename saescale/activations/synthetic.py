@@ -1,9 +1,11 @@
 """Synthetic activations: superposed sparse features whose directions are known. No language model.
 
-    x = sum over firing features i of m_i * g_i + noise,    g_i = f_i, or cos(t) f_i + sin(t) h_i for a feature on a circle
+    x = sum over firing features i of m_i * g_i + noise,    g_i = f_i, or a point of the unit sphere of a space of its own
 
-f_i are random unit directions, h_i a unit direction orthogonal to f_i, t uniform, m_i uniform in [magnitude_low,
-magnitude_high]. Feature of rank i fires at rate min(max_rate, c * i ** -zipf_exponent), c such that the rates sum to mean_l0.
+f_i are random unit directions; a feature on a manifold has manifold_dim of them, orthogonal to each other, and g_i is uniform on
+their sphere at every firing (manifold_dim = 2: a circle). m_i is uniform in [magnitude_low, magnitude_high]. Feature of rank i
+fires at rate min(max_rate, c * i ** -zipf_exponent), c such that the rates sum to mean_l0; with one_at_a_time exactly one fires
+at every token, chosen by these rates, which then sum to 1.
 With hierarchy_roots = r, features 0 .. r-1 are the roots and the parent of feature i is (i - r) // hierarchy_branching; a
 child fires only with its parent, with probability rate_i / rate_parent, so every feature keeps its rate.
 
@@ -28,11 +30,24 @@ TRUTH, DRAWS = 0, 1  # what a random stream is for
 
 @dataclass(frozen=True)
 class Truth:
-    """directions, second: float32 [n_features, d_in], second zero for a feature on no circle; rates float64 [n_features]."""
+    """directions float32 [n_features, d_in]; more [manifold_dim - 1, n_features, d_in], the other axes of a feature's space, zero
+    for a feature that is a ray; rates float64 [n_features]."""
 
     directions: Tensor
-    second: Tensor
+    more: Tensor
     rates: np.ndarray
+
+    @property
+    def second(self) -> Tensor:
+        """float32 [n_features, d_in]: the second axis, zero for a ray."""
+        return self.more[0]
+
+    def part_along(self, rows: Tensor, features: Tensor | slice = slice(None)) -> Tensor:
+        """float32 [feature, row]: the part of each unit row [row, d_in] in a feature's space; for a ray the signed cosine."""
+        along = self.directions[features] @ rows.T
+        curved = (self.second[features] != 0).any(1, keepdim=True)
+        squares = along.square() + sum((axis[features] @ rows.T).square() for axis in self.more)
+        return torch.where(curved, squares.sqrt(), along)
 
 
 def truth(science: Mapping[str, Any]) -> Truth:
@@ -42,15 +57,14 @@ def truth(science: Mapping[str, Any]) -> Truth:
     r = _generator(a["seed"], TRUTH)
     first = _unit(r.standard_normal((n, d)))
     second = r.standard_normal((n, d))
-    on_circle = r.permutation(n) < round(a["manifold_fraction"] * n)
-    second[~on_circle] = 0.0
-    second -= (second * first).sum(1, keepdims=True) * first
-    return Truth(torch.from_numpy(first).float(), torch.from_numpy(_unit(second)).float(), rates(a))
-
-
-def true_directions(science: Mapping[str, Any]) -> Tensor:
-    """float32 [n_features, d_in], unit rows, by rank: feature 0 fires most. Of a circle, its direction at angle 0."""
-    return truth(science).directions
+    curved = r.permutation(n) < round(a["manifold_fraction"] * n)
+    axes = [first]
+    for drawn in (second, *(r.standard_normal((n, d)) for _ in range(a.get("manifold_dim", 2) - 2))):
+        drawn[~curved] = 0.0
+        for axis in axes:
+            drawn -= (drawn * axis).sum(1, keepdims=True) * axis
+        axes.append(_unit(drawn))
+    return Truth(torch.from_numpy(first).float(), torch.from_numpy(np.stack(axes[1:])).float(), rates(a))
 
 
 def rates(a: Mapping[str, Any]) -> np.ndarray:
@@ -77,7 +91,7 @@ class SyntheticSource:
         self.first = 0 if split == "train" else HELD_OUT
         self.counts = np.full(-(-wanted // size), size, dtype=np.int64)
         self.n_batches, self.n_tokens = len(self.counts), int(self.counts.sum())
-        self._bags = torch.cat([self.truth.directions, self.truth.second])
+        self._bags = torch.cat([self.truth.directions, *self.truth.more])
 
     def batches_for(self, n_tokens: int) -> int:
         return min(-(-n_tokens // self.settings["batch_tokens"]), self.n_batches)
@@ -98,9 +112,9 @@ class SyntheticSource:
         magnitudes = r.uniform(a["magnitude_low"], a["magnitude_high"], len(tokens))
         weights, columns = [magnitudes], [features]
         if a["manifold_fraction"] > 0:
-            on_circle = (self.truth.second != 0).any(1).numpy()[features]
-            angles = np.where(on_circle, r.uniform(0, 2 * np.pi, len(tokens)), 0.0)
-            weights, columns = [magnitudes * np.cos(angles), magnitudes * np.sin(angles)], [features, features + n]
+            points = self._points(r, features)
+            weights = [magnitudes * along for along in points]
+            columns = [features + i * n for i in range(len(points))]
         x = torch.zeros(a["batch_tokens"], a["d_in"])
         starts = torch.from_numpy(np.searchsorted(tokens, np.arange(a["batch_tokens"] + 1)))
         for weight, column in zip(weights, columns, strict=True):
@@ -110,9 +124,22 @@ class SyntheticSource:
             x += torch.from_numpy(r.standard_normal(x.shape, dtype=np.float32)) * (a["noise"] / a["d_in"] ** 0.5)
         return x.to(self.dtype).float()
 
+    def _points(self, r: np.random.Generator, features: np.ndarray) -> list[np.ndarray]:
+        """Where on its manifold each firing is, by axis of the feature's space: [firing] each; a ray has its first axis alone."""
+        curved = (self.truth.second != 0).any(1).numpy()[features]
+        if len(self.truth.more) == 1:
+            angles = np.where(curved, r.uniform(0, 2 * np.pi, len(features)), 0.0)
+            return [np.cos(angles), np.sin(angles)]
+        points = _unit(r.standard_normal((len(features), 1 + len(self.truth.more))))
+        points[~curved] = np.eye(1, points.shape[1])
+        return list(points.T)
+
     def firings(self, r: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(token, feature) of everything that fires in one forward batch, by token and then feature."""
         a, n = self.settings, len(self.truth.rates)
+        if a.get("one_at_a_time"):
+            chance = np.cumsum(self.truth.rates)
+            return np.arange(a["batch_tokens"]), np.searchsorted(chance / chance[-1], r.random(a["batch_tokens"]), side="right")
         roots = a["hierarchy_roots"] or n
         token, feature = self._independent(r, self.truth.rates[:roots])
         tokens, features = [token], [feature]

@@ -38,6 +38,7 @@ def score(plan: Plan, store: Store, progress: local.Progress) -> Path:
                          "Run `saescale launch` on the sweep first.")
     content = {"inventories": asked, "scoring_tokens": wanted.get("scoring_tokens"),
                "min_tokens": wanted.get("min_tokens", MIN_TOKENS)}
+    content |= {"frequencies": wanted["frequencies"]} if "frequencies" in wanted else {}
     jobs = _jobs(runs, store, plan, content)
     run = local.run_in_process if plan.cluster.kind == "inprocess" else local.run_pool
     problems = run([j for j in jobs if not (j / concepts.ABOUT).exists()], plan.cluster.workers, "concepts", progress)

@@ -41,7 +41,8 @@ def tokenised(group: Sequence[PlannedRun], store: Store, progress: Progress | No
 
         tokens.prepare(store, open_corpus(execution["documents"], lm), lm, data, show)
     corpus = tokens.read(store.corpus_dir(execution["corpus_key"]), verify=False)
-    longest, there = max(r.science["train"]["n_tokens"] for r in group), corpus.train.n_tokens
+    plain = [r.science["train"]["n_tokens"] for r in group if not r.science["data"].get("oversample")]  # the plan counted mixes
+    longest, there = max(plain, default=0), corpus.train.n_tokens
     if longest > there:
         where = (execution.get("documents") or {}).get("path") or ""
         raise ValueError(f"the corpus {data['corpus']} {where} gives {there / 1e6:.2f}M training tokens, fewer than the "

@@ -23,21 +23,29 @@ from saescale.config import unknown_key
 DEFAULTS: dict[str, Any] = {"prompt": "The {name}", "spaced": True, "closed": [], "ambiguous": [], "categories": {},
                             "every_word": None}
 PER_BIN = 100
-SETTINGS = {"grid", "inventories", "scoring_tokens", "min_tokens", "prevalence"}
+SETTINGS = {"grid", "inventories", "scoring_tokens", "min_tokens", "prevalence", "frequencies"}
 PREVALENCES = ("fixed", "text")  # which of the two scores the law is fitted to; both are in the table
 
 
 def check_settings(where: str, given: Mapping[str, Any], grids: Sequence[str]) -> None:
-    """What a sweep file says under `concepts`: the grid, and if it likes inventories, tokens of the text, tokens of a name."""
+    """What a sweep file says under `concepts`: the grid, and if it likes inventories, tokens of the text, tokens of a name, the
+    frequencies of words that are asked about."""
     if not given:
         return
     inventories = given.get("inventories", ["words"])
     numbers = [given[k] for k in ("scoring_tokens", "min_tokens") if k in given]
     if (not set(given) <= SETTINGS or given.get("grid") not in grids or not isinstance(inventories, list) or not inventories
-            or given.get("prevalence", "fixed") not in PREVALENCES or not all(type(n) is int and n > 0 for n in numbers)):
+            or given.get("prevalence", "fixed") not in PREVALENCES or not all(type(n) is int and n > 0 for n in numbers)
+            or not _is_range(given.get("frequencies", [0.1, 0.2]))):
         raise ValueError(f"{where}: concepts={dict(given)!r} must be {{grid: NAME, inventories: [NAME, ...], scoring_tokens: N, "
-                         f"min_tokens: N, prevalence: fixed or text}}, all but the grid optional, with the grid's NAME one of: "
-                         f"{', '.join(grids)}, inventories of conf/concepts/, and N a whole number.")
+                         f"min_tokens: N, prevalence: fixed or text, frequencies: [LOW, HIGH]}}, all but the grid optional, with "
+                         f"the grid's NAME one of: {', '.join(grids)}, inventories of conf/concepts/, N a whole number, and "
+                         "LOW below HIGH, both shares of tokens.")
+
+
+def _is_range(given: Any) -> bool:
+    return (isinstance(given, list) and len(given) == 2 and all(type(f) in (int, float) for f in given)
+            and 0 <= given[0] < given[1] <= 1)
 
 
 def chosen(wanted: Sequence[str]) -> list[dict[str, Any]]:

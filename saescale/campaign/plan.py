@@ -15,6 +15,7 @@ from saescale.activations import tokens
 from saescale.activations.corpora import Source, open_corpus
 from saescale.activations.folder import BUNDLED, LMFolder
 from saescale.activations.hub import HubFolder, hub_folder
+from saescale.activations.oversample import repeats
 from saescale.activations.shards import cache_key
 from saescale.campaign import folders
 from saescale.campaign.sweep import Cell, Sweep, cells
@@ -83,6 +84,7 @@ class Facts:
         self._sources: dict[tuple, tuple[Source, str]] = {}
         self._opened: dict[tuple, tuple[Source, str]] = {}
         self._train_tokens: dict[str, int] = {}
+        self._mixes: dict[str, int] = {}
         self._keys: dict[str, tuple[str, str | None]] = {}
 
     def lm(self, c: conf.Config) -> LMFolder:
@@ -133,7 +135,15 @@ class Facts:
                 self._train_tokens[key] = tokens.promised(data)
             else:
                 self._train_tokens[key] = tokens.prepare(self.store, source, self.lm(c), data).train.n_tokens
-        return self._train_tokens[key]
+        return self._mixed(c, key, data) if data["oversample"] else self._train_tokens[key]
+
+    def _mixed(self, c: conf.Config, key: str, data: Mapping[str, Any]) -> int:
+        """The same of a mix that repeats documents: longer than the text. Of text that is not tokenised yet, the text's."""
+        mix = repr((key, data["oversample"], data["oversample_factor"]))
+        if mix not in self._mixes and tokens.is_prepared(self.store, data):
+            split = tokens.prepare(self.store, self.source(c)[0], self.lm(c), data).train
+            self._mixes[mix] = int(repeats(split, self.lm(c).path, data["oversample"], data["oversample_factor"]).sum())
+        return self._mixes.get(mix, self._train_tokens[key])
 
 
 def lm_folder(lm: conf.LMConfig) -> LMFolder:

@@ -61,6 +61,13 @@ class Asked:
         return Concepts(self.table["name"].to_numpy(np.int32), self.table["group"].to_numpy(np.int32))
 
 
+def frequencies(content: Mapping[str, Any]) -> tuple[float, float]:
+    """The range of words and synthetic features that a job asks about: as the sweep says, which stays the same when a size is
+    added, or by its dictionary sizes."""
+    low, high = content.get("frequencies") or frequency_range(content["sizes"])
+    return float(low), float(high)
+
+
 def frequency_range(sizes: Iterable[int]) -> tuple[float, float]:
     """(0.3 / n_max, 3 / n_min): where the presence of a concept can change across these dictionary sizes."""
     sizes = sorted(sizes)

@@ -10,7 +10,7 @@ what it says of words can be believed as far as words are like features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from saescale.activations.inputs import Inputs
 from saescale.activations.synthetic import Truth, rates
-from saescale.identity import digest
-from saescale.measure.asked import frequency_range
+from saescale.identity import digest, without_neutral
+from saescale.measure.asked import frequencies
 from saescale.measure.concepts import MIN_PER_HALF, THETAS, Dictionary, label
 from saescale.measure.features import Features
 from saescale.measure.firings import NEGATIVES, Concepts
 from saescale.measure.places import choose_places, document_halves, permuted
+from saescale.measure.recovery import best_alignment
 from saescale.measure.score import TAUS, dictionary
 from saescale.records.store import Store, read_json
 from saescale.sae.model import SAE, Pairs
@@ -34,8 +35,6 @@ from saescale.sae.model import SAE, Pairs
 SCORED_TOKENS = 1_048_576
 COSINE_TAUS = (0.7, 0.5, 0.9)
 LABELLINGS = ("cosine", "activity")
-CHUNK = 1024
-CIRCLE_BETA = 2.0  # n latents on a circle, one at a time, leave a share of its energy ~ n ** -2 (2 / dimension of the manifold)
 GENERATOR = ("zipf_exponent", "mean_l0", "max_rate", "n_features", "d_in", "manifold_fraction")
 SCORES = ("recall", "precision", "score", "f1_natural")
 
@@ -49,9 +48,9 @@ def score_features(store: Store, content: dict[str, Any], progress: Callable[[fl
     inputs = Inputs(store, configs[0]["science"], content["execution"])
     source, known = inputs.train_source, inputs.train_source.truth
     n_batches = source.batches_for(min(content["scoring_tokens"] or SCORED_TOKENS, source.n_tokens))
-    features = Features.of(source, n_batches, frequency_range(content["sizes"]))
+    features = Features.of(source, n_batches, frequencies(content))
     if not len(features.asked):
-        low, high = frequency_range(content["sizes"])
+        low, high = frequencies(content)
         raise ValueError(f"no feature fires {low:.1e} to {high:.1e} times a token, where presence can change over these "
                          "dictionary sizes: add larger dictionaries, or more features.")
     facts, groups = _facts(features, known), features.groups()
@@ -139,20 +138,10 @@ def _by_cosine(facts: pd.DataFrame, sae: SAE, known: Truth, asked: np.ndarray) -
     return facts.assign(latent=latent.numpy(), score=score.numpy().astype(np.float64), prompt_hit=pd.NA, **empty)
 
 
-@torch.no_grad()
-def best_alignment(W_dec: Tensor, known: Truth, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """(float32, int64) [feature]: how well the best row of W_dec [n_latents, d_in] points along each asked feature, and which.
-
-    The cosine with the direction of a feature that is a ray; of one on a circle, the length of the unit row's part in its plane.
-    """
-    rows = torch.nn.functional.normalize(W_dec, dim=1)
-    best = []
-    for part in asked.split(CHUNK):
-        along = known.directions[part] @ rows.T
-        second = known.second[part]
-        on_circle = (second != 0).any(1, keepdim=True)
-        best.append(torch.where(on_circle, torch.hypot(along, second @ rows.T), along).max(dim=1))
-    return torch.cat([b.values for b in best]), torch.cat([b.indices for b in best])
+def beta(settings: Mapping[str, Any]) -> float | None:
+    """n latents on a sphere in d dimensions, one at a time, leave a share of its energy ~ n ** -beta with beta = 2 / (d - 1), far
+    from n = 1; None unless every feature is one."""
+    return 2 / (settings.get("manifold_dim", 2) - 1) if settings["manifold_fraction"] == 1 else None
 
 
 def n_present(sae: SAE, known: Truth) -> int:
@@ -180,12 +169,12 @@ def _about(inputs: Inputs, features: Features, table: pd.DataFrame, labelling: s
     asked, scored = (part["category"].value_counts() for part in (first, first[first["score"].notna()]))
     return {
         "definition": {"label": labelling, "min_per_half": MIN_PER_HALF, **(cosine if labelling == "cosine" else activity)},
-        "corpus": {"name": "synthetic", "sha256": digest(settings), "n_tokens": features.n_tokens,
+        "corpus": {"name": "synthetic", "sha256": digest(without_neutral("activations", settings)), "n_tokens": features.n_tokens,
                    "n_scored_tokens": features.n_scored},
         "categories": {name: {"closed": False, "n_names": int(n), "n_counted": int(n), "n_asked": int(n),
                               "n_scored": int(scored.get(name, 0))} for name, n in asked.items()},
         "generator": {name: settings[name] for name in GENERATOR} | {
-            "beta": CIRCLE_BETA if settings["manifold_fraction"] == 1 else None,
+            "beta": beta(settings), "magnitudes": [settings["magnitude_low"], settings["magnitude_high"]],
             "rates": [float(f"{p:.6g}") for p in rates(settings)]},
         "left_out": [], "warnings": [],
     }  # fmt: skip

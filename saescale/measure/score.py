@@ -16,7 +16,7 @@ from torch import Tensor
 from saescale.activations.folder import LMFolder
 from saescale.activations.inputs import Inputs
 from saescale.activations.words import vocabulary_of
-from saescale.measure.asked import Asked, Text, ask, frequency_range
+from saescale.measure.asked import Asked, Text, ask, frequencies
 from saescale.measure.concepts import MIN_PER_HALF, THETAS, Dictionary, Labels, coordinates, label
 from saescale.measure.firings import HARD_SHARE, NEGATIVES, active
 from saescale.measure.places import AT_RANDOM, PER_ENDING, PER_NAME, Places, choose_places, document_halves, permuted
@@ -46,7 +46,7 @@ def score_dictionaries(store: Store, content: dict[str, Any], folder: Path,
     inputs = Inputs(store, configs[0]["science"], content["execution"])
     train, scored, documents, n_batches = texts(inputs, content)
     choosing = document_halves(documents)
-    asked = ask(content["inventories"], train, scored, choosing, frequency_range(content["sizes"]), content["min_tokens"],
+    asked = ask(content["inventories"], train, scored, choosing, frequencies(content), content["min_tokens"],
                 _speller(inputs))
     places = choose_places(asked.found, scored.tokens, choosing)
     n = len(configs)

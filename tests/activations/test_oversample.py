@@ -47,13 +47,15 @@ def test_an_epoch_of_the_stream_holds_each_row_as_often_as_it_is_repeated():
 
 def test_a_mix_is_another_run_that_reads_the_same_harvest_and_no_mix_is_the_run_as_it_was(project):
     store = Store(project.store)
-    plain = make_plan(load("tiny"), store).runs
-    mixed = make_plan(load("tiny", ["data.oversample=[json,encoder]", "data.oversample_factor=4"]), store).runs
+    before = make_plan(load("tiny"), store)
+    after = make_plan(load("tiny", ["data.oversample=[json,encoder]", "data.oversample_factor=4"]), store)
+    plain, mixed = before.runs, after.runs
     again = make_plan(load("tiny", ["data.oversample=[encoder,json]", "data.oversample_factor=4"]), store).runs
     assert not {r.run_id for r in plain} & {r.run_id for r in mixed}
     assert [r.run_id for r in mixed] == [r.run_id for r in again]
     assert {r.execution["cache_key"] for r in plain} == {r.execution["cache_key"] for r in mixed}
     assert [r.run_id for r in plain] == [r.run_id for r in make_plan(load("tiny", ["data.oversample_factor=1"]), store).runs]
+    assert before.n_train_tokens < after.n_train_tokens < 4 * before.n_train_tokens  # an epoch of the mix is longer
 
 
 @pytest.mark.parametrize("overrides", [["data.oversample=[json]"], ["data.oversample_factor=4"],

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from saescale.activations.stream import Stream
-from saescale.activations.synthetic import SyntheticSource, rates, true_directions, truth
-from saescale.measure.recovery import best_decoder_cosines
+from saescale.activations.synthetic import SyntheticSource, Truth, rates, truth
+from saescale.measure.recovery import best_alignment, latents_per_feature
 from saescale.sae.model import InputSample
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
@@ -81,6 +81,34 @@ def test_a_feature_on_a_circle_fires_all_around_it_in_its_own_plane():
     assert torch.bincount(quarter, minlength=4).min() > len(x) / 5
 
 
+def test_a_feature_on_a_sphere_fires_all_over_it_in_its_own_space():
+    block = science(n_features=2, mean_l0=1.0, max_rate=0.9, manifold_fraction=1.0, manifold_dim=4, one_at_a_time=True,
+                    magnitude_low=1.0, magnitude_high=1.0)  # fmt: skip
+    known, source = truth(block), SyntheticSource(block, "train")
+    x, feature = source.batch(0), source.fired(0)[1]
+    for i in (0, 1):
+        axes = torch.stack([known.directions[i], *known.more[:, i]])
+        at = x[feature == i] @ axes.T
+        assert torch.allclose(axes @ axes.T, torch.eye(4), atol=1e-5)
+        assert torch.allclose(at @ axes, x[feature == i], atol=1e-5) and torch.allclose(at.norm(dim=1), torch.tensor(1.0))
+        assert torch.allclose(at.T @ at / len(at), torch.eye(4) / 4, atol=0.03)
+
+
+def test_one_at_a_time_every_token_has_one_feature_by_its_rate():
+    source = SyntheticSource(science(mean_l0=1.0, one_at_a_time=True), "train")
+    tokens, features = source.fired(0)
+    assert (tokens == np.arange(4096)).all() and source.truth.rates.sum() == pytest.approx(1.0)
+    seen = np.bincount(np.concatenate([source.fired(i)[1] for i in range(10)]), minlength=200)[:50] / 40_960
+    assert seen == pytest.approx(source.truth.rates[:50], rel=0.25)
+
+
+def test_a_latent_belongs_to_the_feature_whose_space_holds_most_of_it_or_to_none():
+    axes = torch.eye(6)
+    known = Truth(axes[[0, 1]], torch.stack([axes[[2, 3]]]), np.full(2, 0.1))  # feature 0: axes 0 and 2; feature 1: 1 and 3
+    rows = torch.stack([axes[0] + axes[2], -axes[3], axes[1] + 0.2 * axes[0], axes[4], axes[0] + 2 * axes[5]])
+    assert latents_per_feature(rows, known).tolist() == [1, 2]
+
+
 def test_only_the_asked_for_share_of_features_lies_on_circles():
     assert int((truth(science(manifold_fraction=0.3)).second != 0).any(1).sum()) == 60
     assert not truth(science()).second.any()
@@ -105,16 +133,16 @@ def test_batches_are_a_function_of_seed_split_and_index_and_are_rounded_like_har
 
 
 def test_the_directions_come_back_from_the_science_block_alone():
-    found = true_directions(science(noise=0.1))
+    found = truth(science(noise=0.1)).directions
     assert torch.equal(found, SyntheticSource(science(), "train").truth.directions)
     assert torch.allclose(found.norm(dim=1), torch.ones(200), atol=1e-6)
-    assert not torch.equal(found, true_directions(science(seed=1)))
+    assert not torch.equal(found, truth(science(seed=1)).directions)
 
 
 def test_the_best_decoder_cosine_of_each_direction_worked_by_hand():
-    W_dec = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
-    found = best_decoder_cosines(W_dec, torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
-    assert torch.allclose(found, torch.tensor([1.0, 0.5**0.5, -(0.5**0.5)]))
+    W_dec, directions = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    found, row = best_alignment(W_dec, Truth(directions, torch.zeros(1, 3, 2), np.full(3, 0.1)), torch.arange(3))
+    assert torch.allclose(found, torch.tensor([1.0, 0.5**0.5, -(0.5**0.5)])) and row.tolist() == [0, 1, 1]
 
 
 def test_a_dictionary_recovers_the_frequent_features_and_presence_falls_with_rank():
@@ -126,7 +154,7 @@ def test_a_dictionary_recovers_the_frequent_features_and_presence_falls_with_ran
     trained = Trainable.create(spec, 0, InputSample.of(x0 * stream.scale))
     for step in range(400):
         trained.step(stream.read(step * 256, 256), 8e-3 * min(1, (400 - step) / 80))
-    present = best_decoder_cosines(trained.sae.W_dec, true_directions(block)) > 0.7
+    present = best_alignment(trained.sae.W_dec, truth(block), torch.arange(400))[0] > 0.7
     by_rank = present.float().split([20, 80, 300])
     shares = [float(part.mean()) for part in by_rank]
     assert shares[0] == 1.0 and shares[0] > shares[1] > shares[2] and shares[2] < 0.2, shares

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 import pytest
 
-from analysis.allocation_model import Allocation, allocate, discrete, exponents
+from analysis.allocation_model import Allocation, allocate, discrete, exponents, limited
 
 SIZES = np.geomspace(300, 100_000, 12)
 
@@ -47,6 +47,14 @@ def test_latents_for_whole_features_leave_the_rest_of_the_rates():
     assert found.loss == pytest.approx([0.6, 0.1, 0.0])
     tail = discrete(np.arange(1, 1_000_001.0) ** -1.5, np.array([100, 200, 400, 800]))
     assert exponents(np.array([100, 200, 400, 800]), tail)[1] == pytest.approx(-0.5, abs=0.03)
+
+
+def test_k_latents_per_token_leave_what_fires_beyond_them():
+    sizes, equal = np.array([1, 4]), (1.0, 1.0)
+    free = limited(np.array([0.5, 0.5, 0.5, 0.5]), 4, sizes, equal)
+    assert free == pytest.approx(discrete(np.full(4, 0.5), sizes).loss, abs=0.01)
+    one = limited(np.array([0.5, 0.5, 0.5, 0.5]), 1, sizes, equal)  # one is kept where any fires
+    assert one[0] == pytest.approx(0.75, abs=0.01) and one[1] == pytest.approx(1 - (1 - 0.5**4) / 2, abs=0.01)
 
 
 def test_rates_out_of_order_and_more_latents_than_the_list_can_take_are_refused():

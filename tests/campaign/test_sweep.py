@@ -63,7 +63,7 @@ def test_a_sweep_name_with_a_path_is_refused(name):
 
 def test_an_unknown_sweep_is_refused_with_the_known_ones():
     said = refused(name="tinny")
-    assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, demo")
+    assert said.startswith("there is no sweep 'tinny'. Choose one of: concepts, concepts_words, demo")
     assert ", tiny" in said and said.endswith(", or add sweeps/tinny.yaml.")
 
 
@@ -130,6 +130,8 @@ def test_the_order_of_overrides_does_not_move_the_folder():
     ("concepts: {grid: nope, scoring_tokens: 3}\n" + G, "grid's NAME one of: g"),
     ("concepts: {grid: g, scoring_tokens: 0}\n" + G, "N a whole number"), ("concepts: {grid: g, tokens: 3}\n" + G, "must be"),
     ("concepts: {grid: g, prevalence: 3}\n" + G, "prevalence: fixed or text"),
+    ("concepts: {grid: g, frequencies: [0.1, 0.01]}\n" + G, "LOW below HIGH"),
+    ("concepts: {grid: g, frequencies: 0.1}\n" + G, "LOW below HIGH"),
     ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"), ("question: ${nope}\n" + G, "cannot be read")])
 def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, text, said):
     project.sweep("bad", text)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from saescale.activations.words import read_vocabulary
-from saescale.measure.asked import Text, ask, frequency_range, frequent_words
+from saescale.measure.asked import Text, ask, frequencies, frequency_range, frequent_words
 from saescale.measure.places import choose_places, document_halves
 
 
@@ -158,6 +158,12 @@ def test_the_frequency_range_follows_the_smallest_and_the_largest_dictionary():
     assert frequency_range([1024, 256, 2048]) == (0.3 / 2048, 3 / 256)
     with pytest.raises(ValueError, match="at least one n_latents"):
         frequency_range([])
+
+
+def test_a_range_the_sweep_names_stays_when_a_size_is_added():
+    assert frequencies({"sizes": [256]}) != frequencies({"sizes": [256, 4096]})
+    said = {"frequencies": [1e-5, 0.01]}
+    assert frequencies(said | {"sizes": [256]}) == frequencies(said | {"sizes": [256, 4096]}) == (1e-5, 0.01)
 
 
 def test_the_number_of_places_is_bounded_in_each_half_and_every_pool_is_what_it_says(monkeypatch):

@@ -81,7 +81,7 @@ def test_what_is_kept_of_a_dictionary_is_what_it_says_of_the_tokens(source):
 def test_alignment_is_the_signed_cosine_of_a_ray_and_the_projection_on_the_plane_of_a_circle():
     from saescale.activations.synthetic import Truth
 
-    known = Truth(torch.eye(4)[:2], torch.stack([torch.zeros(4), torch.eye(4)[2]]), np.array([0.1, 0.1]))
+    known = Truth(torch.eye(4)[:2], torch.stack([torch.zeros(4), torch.eye(4)[2]])[None], np.array([0.1, 0.1]))
     W_dec = torch.tensor([[-1.0, 0, 0, 0], [1.0, 0, 0, 1.0], [0, 3.0, 3.0, 0]])
     score, latent = oracle.best_alignment(W_dec, known, torch.arange(2))
     assert torch.allclose(score, torch.tensor([0.5**0.5, 1.0])) and latent.tolist() == [1, 2]
