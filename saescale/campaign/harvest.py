@@ -10,11 +10,10 @@ from typing import Any
 
 from saescale.activations import overlap, tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import lm_cost, memory, price
+from saescale.campaign import lm_cost, memory, placement, price
 from saescale.campaign.fleets import grouped
 from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun
-from saescale.campaign.resources import requests
 from saescale.identity import digest
 from saescale.records.store import Store
 
@@ -125,12 +124,31 @@ def harvest_jobs(wanted: Sequence[Harvest], store: Store, max_disk_gb: float | N
 
 def refuse_too_large(found: Sequence[Caches], plan: Plan) -> None:
     """Raise ValueError when the harvesting processes do not fit into the memory there is, or into what their job asks for."""
-    for h in (h for h in found if h.shards):
-        if plan.cluster.kind == "slurm":
-            lm_cost.refuse_too_large(h.run, 1, memory.room_bytes(plan.cluster, requests(plan.cluster)(h.run)))
+    cluster = plan.cluster
+    for h in (h for h in found if h.n_bytes):
+        if cluster.kind == "slurm":
+            assert cluster.job is not None
+            asked = cluster.job.of_one_process()  # what harvest jobs ask for (groups.py)
+            lm_cost.refuse_too_large(h.run, 1, asked.memory_bytes, asked.memory)
         else:
-            processes = min(memory.at_once(plan.cluster) * plan.cluster.ranks, len(h.shards))
-            lm_cost.refuse_too_large(h.run, processes, memory.limit_bytes(plan.cluster))
+            processes = memory.at_once(cluster) * cluster.ranks
+            lm_cost.refuse_too_large(h.run, min(processes, len(h.shards) or processes), memory.limit_bytes(cluster))
+
+
+def refuse_what_does_not_fit(todo: Sequence[PlannedRun], packed: Sequence[Sequence[PlannedRun]], plan: Plan,
+                             store: Store) -> None:
+    """Raise ValueError when harvesting for these runs, or training them, needs more memory than there is or is asked for."""
+    refuse_too_large(lacking(todo, store), plan)
+    placement.refuse_too_large(packed, plan.cluster)
+
+
+def refusal(todo: Sequence[PlannedRun], packed: Sequence[Sequence[PlannedRun]], plan: Plan, store: Store) -> str | None:
+    """What a launch of these runs would refuse them with, for a plan to say."""
+    try:
+        refuse_what_does_not_fit(todo, packed, plan, store)
+    except ValueError as e:
+        return str(e)
+    return None
 
 
 def describe(h: Caches, processes: int) -> str:

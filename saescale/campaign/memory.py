@@ -74,14 +74,31 @@ def lm_bytes(path: str | None, tokens: int, dtype: str = "float32", hub: str | N
     return LM_LIBRARIES_BYTES + lm_cost.weights_bytes(lm, dtype) + passing
 
 
+def _lm_of(run: PlannedRun, tokens: int) -> float:
+    return lm_bytes(run.execution["lm_path"], tokens, run.science["lm"].get("dtype") or "float32",
+                    (run.execution.get("lm_hub") or {}).get("name"))
+
+
 def reading_bytes(run: PlannedRun) -> float:
     """A segment twice, while it is shuffled; the held-out set in float32, and in double while it is measured."""
     data = run.science["data"]
     batch = SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
     segment = 2 * SEGMENT_BATCHES * batch + BLOCK_TOKENS
     return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch)) \
-        + lm_bytes(run.execution["lm_path"], batch, run.science["lm"].get("dtype") or "float32",
-                   (run.execution.get("lm_hub") or {}).get("name"))
+        + _lm_of(run, batch)
+
+
+def holding_bytes(run: PlannedRun) -> float:
+    """A process with the language model in it and nothing else: no fleet is small enough for less."""
+    data = run.science["data"]
+    return PROCESS_BYTES + _lm_of(run, data["batch_sequences"] * data["n_ctx"])
+
+
+def refuse_lm(run: PlannedRun, processes: int, limit: float, asked: str | None = None) -> None:
+    """Raise ValueError when the language model alone fills what training processes may use (lm_cost.refuse_too_large)."""
+    if run.execution["lm_path"] is not None:
+        what = f"training with {lm_cost.folder_of(run.execution).label}, before any dictionary,"
+        lm_cost.refuse_lm(run, holding_bytes(run), processes, limit, asked, what)
 
 
 def shared_bytes(run: PlannedRun) -> float:
@@ -156,6 +173,8 @@ def refuse_beyond_machine(packed: Trunks, cluster: ClusterConfig) -> None:
     needed, limit = peak_bytes(packed, cluster), limit_bytes(cluster)
     if needed <= limit:
         return
+    for fleet in packed:
+        refuse_lm(fleet[0], min(at_once(cluster), len(packed)) * cluster.ranks, limit)
     said = "cluster.memory_gb allows" if cluster.memory_gb is not None else "the machine has free"
     fewer = f"fewer workers (cluster.workers={at_once(cluster) - 1}), " if min(at_once(cluster), len(packed)) > 1 else ""
     raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and {said} {limit / 1e9:.1f} GB: "
