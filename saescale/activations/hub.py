@@ -5,6 +5,7 @@ Offline (HF_HUB_OFFLINE=1) all of it comes from the hub's cache on this machine,
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -45,16 +46,26 @@ def official_name(name: str) -> str:
 
 @cache
 def known_aliases() -> Mapping[str, list[str]]:
-    return registry("model_aliases.json").get("aliases", {})
+    """The hub's names with the names transformer-lens has for them: a table of 4.x, in the source of 3.9."""
+    found = registry("model_aliases.json").get("aliases")
+    if found is None:
+        assigned = [n for n in ast.parse(shipped("supported_models.py") or "").body if isinstance(n, ast.AnnAssign)]
+        found = next((ast.literal_eval(n.value) for n in assigned if ast.unparse(n.target) == "MODEL_ALIASES" and n.value), {})
+    return found
 
 
 def registry(file: str) -> dict[str, Any]:
-    """A table that transformer-lens ships, read without importing it (that takes seconds)."""
+    """A table that transformer-lens ships."""
+    return json.loads(shipped(f"{REGISTRY}/{file}") or "{}")
+
+
+def shipped(file: str) -> str | None:
+    """A file of the installed transformer-lens, read without importing it (that takes seconds)."""
     found = find_spec("transformer_lens")
     try:
-        return json.loads((Path(found.submodule_search_locations[0]) / REGISTRY / file).read_text())
+        return (Path(found.submodule_search_locations[0]) / file).read_text()
     except (AttributeError, TypeError, FileNotFoundError):
-        return {}
+        return None
 
 
 def near(name: str) -> list[str]:
