@@ -1,4 +1,4 @@
-"""The verbs that meet other tools: evaluate."""
+"""The verbs that meet other tools: evaluate, push."""
 
 from __future__ import annotations
 
@@ -29,5 +29,31 @@ def evaluate(path: Annotated[Path, typer.Argument(metavar="PATH", help="An SAE's
     screen.say(f"{kept} written.", f"saescale fit {kept.parent.parent.name}")
 
 
+def push(name: Annotated[str, typer.Argument(metavar="RUN|SWEEP", help="A run by its id, or a sweep's folder in the store.")],
+         repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="The repository on the hub.")],
+         to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Only write what would be uploaded.")] = None,
+         dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and their sizes.")] = False,
+         private: Annotated[bool, typer.Option("--private", help="A repository that is made is private.")] = False,
+         store: StoreRoot = RUNS, json: Json = False) -> None:
+    """Upload finished SAEs to the Hugging Face hub as SAELens loads them, with a model card."""
+    from saescale import publish, screen, screen_exchange
+    from saescale.records.store import Store
+
+    parcel = publish.parcel(Store(store.absolute()), name, repo)
+    address = None
+    if to is not None:
+        publish.write(parcel, to)
+    elif not dry_run:
+        address = publish.push(parcel, private)
+    if json:
+        print_json({"repo": repo, "address": address, "files": parcel.sizes, "runs": parcel.runs,
+                    "unfinished": parcel.unfinished})
+        return
+    screen_exchange.show_parcel(parcel.sizes, parcel.unfinished)
+    where = f"written to {to}" if to is not None else f"at {address}" if address else "would be uploaded"
+    screen.say(f"{len(parcel.runs)} SAEs, {sum(parcel.sizes.values()) / 1e6:.2f} MB {where}.", None)
+
+
 def register(app: typer.Typer) -> None:
     app.command()(evaluate)
+    app.command()(push)

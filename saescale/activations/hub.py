@@ -121,6 +121,7 @@ def fetch_weights(name: str, commit: str) -> None:
 def commit_of(name: str, revision: str | None, kind: str) -> str:
     """The commit a revision (None: the main branch) stands for. Offline: as the cache remembers it."""
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import repo_folder_name
 
     if revision and COMMIT.fullmatch(revision):
@@ -132,7 +133,7 @@ def commit_of(name: str, revision: str | None, kind: str) -> str:
         raise ValueError(offline(name, kind))
     try:
         return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
-    except OSError as e:
+    except (OSError, HTTPError) as e:
         raise explained(e, name, kind) from e
 
 
@@ -153,10 +154,12 @@ def unknown(name: str) -> str:
             f"{did_you_mean(name)}").strip()
 
 
-def explained(e: OSError, name: str, kind: str, what: str = "") -> ValueError:
+def explained(e: Exception, name: str, kind: str, what: str = "") -> ValueError:
     """What the hub's client said, as one sentence with what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -172,7 +175,8 @@ def explained(e: OSError, name: str, kind: str, what: str = "") -> ValueError:
                           f"{page}, or set HF_TOKEN where it is private.")
     if isinstance(e, RevisionNotFoundError):
         return ValueError(f"the {kind} {name} has no such revision: give a branch, a tag or a commit that {page} lists.")
-    if isinstance(e, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
+    unreachable = isinstance(e, HTTPError) and not isinstance(e, HfHubHTTPError)  # the client's own: no answer came
+    if unreachable or isinstance(e, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
         return ValueError(offline(name, kind))
     return ValueError(f"{what or 'the'} {kind} {name} cannot be fetched from the hub: {type(e).__name__}: "
                       f"{' '.join(str(e).split())[:200]}")
