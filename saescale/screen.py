@@ -26,7 +26,8 @@ SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds 
 PLAIN_S = 10.0
 STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations", "train": "train dictionaries",
           "concepts": "score concepts", "probe": "measure speed", "latents": "read latents", "steer": "steer",
-          "splitting": "compare dictionaries", "evaluate": "measure the SAE", "sync": "upload to wandb"}
+          "splitting": "compare dictionaries", "probing": "probe concepts", "evaluate": "measure the SAE",
+          "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress

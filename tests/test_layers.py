@@ -19,7 +19,8 @@ ROOMS = {"hydra": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"}
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},
          "typer": {"saescale/door.py", *(f"saescale/{name}.py" for name in DOOR if name.startswith("cli"))},
          "rich": {f"saescale/{name}.py" for name in DOOR if name.startswith("screen")},
-         "wandb": {"saescale/track/client.py"}, "wandb_workspaces": {"saescale/track/workspace.py"}}
+         "sklearn": {"saescale/measure/probing.py"}, "wandb": {"saescale/track/client.py"},
+          "wandb_workspaces": {"saescale/track/workspace.py"}}
 
 
 def files():
