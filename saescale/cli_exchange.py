@@ -36,22 +36,22 @@ def push(name: Annotated[str, typer.Argument(metavar="RUN|SWEEP", help="A run by
          private: Annotated[bool, typer.Option("--private", help="A repository that is made is private.")] = False,
          store: StoreRoot = RUNS, json: Json = False) -> None:
     """Upload finished SAEs to the Hugging Face hub as SAELens loads them, with a model card."""
-    from saescale import publish, screen, screen_exchange
+    from saescale import parcel, screen, screen_exchange
     from saescale.records.store import Store
 
-    parcel = publish.parcel(Store(store.absolute()), name, repo)
+    packed = parcel.pack(Store(store.absolute()), name, repo)
     address = None
     if to is not None:
-        publish.write(parcel, to)
+        parcel.write(packed, to)
     elif not dry_run:
-        address = publish.push(parcel, private)
+        address = parcel.push(packed, private)
     if json:
-        print_json({"repo": repo, "address": address, "files": parcel.sizes, "runs": parcel.runs,
-                    "unfinished": parcel.unfinished})
+        print_json({"repo": repo, "address": address, "files": packed.sizes, "runs": packed.runs,
+                    "unfinished": packed.unfinished})
         return
-    screen_exchange.show_parcel(parcel.sizes, parcel.unfinished)
+    screen_exchange.show_parcel(packed.sizes, packed.unfinished)
     where = f"written to {to}" if to is not None else f"at {address}" if address else "would be uploaded"
-    screen.say(f"{len(parcel.runs)} SAEs, {sum(parcel.sizes.values()) / 1e6:.2f} MB {where}.", None)
+    screen.say(f"{len(packed.runs)} SAEs, {sum(packed.sizes.values()) / 1e6:.2f} MB {where}.", None)
 
 
 def register(app: typer.Typer) -> None:

@@ -135,17 +135,16 @@ def refuse_too_large(found: Sequence[Caches], plan: Plan) -> None:
             lm_cost.refuse_too_large(h.run, min(processes, len(h.shards) or processes), memory.limit_bytes(cluster))
 
 
-def refuse_what_does_not_fit(todo: Sequence[PlannedRun], packed: Sequence[Sequence[PlannedRun]], plan: Plan,
-                             store: Store) -> None:
-    """Raise ValueError when harvesting for these runs, or training them, needs more memory than there is or is asked for."""
-    refuse_too_large(lacking(todo, store), plan)
+def refuse_what_does_not_fit(found: Sequence[Caches], packed: Sequence[Sequence[PlannedRun]], plan: Plan) -> None:
+    """Raise ValueError when harvesting what is `found` lacking, or training, needs more memory than there is or is asked for."""
+    refuse_too_large(found, plan)
     placement.refuse_too_large(packed, plan.cluster)
 
 
-def refusal(todo: Sequence[PlannedRun], packed: Sequence[Sequence[PlannedRun]], plan: Plan, store: Store) -> str | None:
+def refusal(found: Sequence[Caches], packed: Sequence[Sequence[PlannedRun]], plan: Plan) -> str | None:
     """What a launch of these runs would refuse them with, for a plan to say."""
     try:
-        refuse_what_does_not_fit(todo, packed, plan, store)
+        refuse_what_does_not_fit(found, packed, plan)
     except ValueError as e:
         return str(e)
     return None
@@ -162,9 +161,8 @@ def describe(h: Caches, processes: int) -> str:
             f"{lm_cost.harvest_bytes(h.run) / 1e9:.2f} GB of memory in each process{minutes}")
 
 
-def lines(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> list[str]:
-    """For the plan: what harvesting for `runs` still needs, and whether the held-out text stands in the training text too."""
-    found = lacking(runs, store)
+def lines(plan: Plan, found: Sequence[Caches], store: Store) -> list[str]:
+    """For the plan: what harvesting what is `found` lacking needs, and whether held-out text stands in the training text too."""
     said = [describe(h, plan.cluster.workers * plan.cluster.ranks) for h in found if h.n_bytes]
     folders = {store.corpus_dir(h.run.execution["corpus_key"]) for h in found if tokens.is_prepared(store, h.run.science["data"])}
     warnings = [overlap.warning(tokens.read(folder, verify=False).meta.get("overlap")) for folder in folders]

@@ -17,6 +17,7 @@ from saescale.campaign.gather import make_ready
 from saescale.campaign.harvest import (
     harvest_jobs,
     harvests,
+    lacking,
     missing,
     refuse_full_disk,
     refuse_what_does_not_fit,
@@ -67,7 +68,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     if not todo:
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
-    refuse_what_does_not_fit(todo, packed, plan, store)
+    refuse_what_does_not_fit(lacking(todo, store), packed, plan)
     notes = make_ready(todo, store, progress)
     refuse_full_disk(todo, store)
     save(plan, store)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saescale import publish
+from saescale import parcel
 from saescale.activations.folder import BUNDLED
 from saescale.campaign.launch import launch
 from saescale.campaign.plan import make_plan
@@ -92,7 +92,7 @@ def sides(tmp_path_factory, small_documents):
     job = {"saes": saes, "x": str(folder / "x.safetensors"), "out": str(folder), "run": str(run), "lm": str(BUNDLED),
            "tokens": str(folder / "tokens.safetensors"), "bos": int(tokens[0, 0]), "hook": HOOK}
     (folder / "job.json").write_text(json.dumps(job | {"repo": "lab/tiny"}))
-    publish.write(publish.parcel(Store(folder / "runs"), run.name, "lab/tiny"), folder / "pushed")
+    parcel.write(parcel.pack(Store(folder / "runs"), run.name, "lab/tiny"), folder / "pushed")
     with hub_server.serving(folder / "pushed") as (address, _):
         there = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HUB_CACHE": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run([os.environ["SAESCALE_PEERS"], Path(__file__).parent / "peer_side.py", folder / "job.json"],

@@ -40,7 +40,7 @@ class Parcel:
         return {name: len(f) if isinstance(f, bytes) else f.stat().st_size for name, f in self.files.items()}
 
 
-def parcel(store: Store, name: str, repo: str) -> Parcel:
+def pack(store: Store, name: str, repo: str) -> Parcel:
     """The finished runs of a sweep, or the one run whose id begins or ends with `name`, with their card.
 
     Errors: `ValueError` for a name that is no repository's, an unknown run, or nothing that is finished.
@@ -136,9 +136,8 @@ def card(repo: str, runs: Sequence[PlannedRun], store: Store, question: str | No
         "They take raw activations of their hook. `saescale.load_sae(FOLDER)` opens a downloaded folder too; `result.json` holds "
         "the whole recipe, every metric and the versions.", "",
         *numbers(runs, results), "",
-        "Measured on held-out documents. `fvu`: share of the variance left unexplained. `ce_recovered`: share of the language "
-        "model's loss, between zero ablation and no SAE, that splicing keeps. `objective`: the held-out training loss over the "
-        "variance.", ""])
+        "Measured on held-out documents. `fvu`: share of the variance left unexplained. `ce_recovered`: 1 with the language "
+        "model's own loss, 0 with that of zero ablation. `objective`: the held-out training loss over the variance.", ""])
 
 
 def reads(run: PlannedRun) -> str:
