@@ -1,9 +1,9 @@
 """Harvesting beside the language model alone: python -m benchmarks.harvest
 
 Tokens per second of one process up to a hook at two thirds of the depth, on random weights of real shapes: transformer-lens'
-forward with stop_at_layer, plain transformers with a hook that stops the forward, and a whole harvest (one hook, then three):
-forward, rounding to bfloat16, shards with checksums on disk. The contestants take turns, so that a busy moment of the machine
-falls on all; each tells its best round. Peers must keep up: the last lines say by how much.
+forward with stop_at_layer, plain transformers with a hook that stops the forward, and a harvest of a whole shard (one hook, then
+three): forward, rounding to bfloat16, shards with checksums synced to disk. The contestants take turns, so that a busy moment of
+the machine falls on all; each tells its best round. Peers must keep up: the last lines say by how much.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from saescale.activations.cache import harvest
 from saescale.activations.folder import BUNDLED
 from saescale.activations.live import LiveSource
 from saescale.activations.lm import Bridged, LanguageModel
+from saescale.activations.shards import SHARD_BATCHES
 from saescale.activations.tokens import TokenSplit
 
 SHAPES = {  # model_type, settings, sequences, n_ctx
@@ -32,7 +33,7 @@ SHAPES = {  # model_type, settings, sequences, n_ctx
     "pythia-70m": ("gpt_neox", {"vocab_size": 50304, "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
                                 "intermediate_size": 2048}, 8, 128),
 }
-BATCHES = 2  # forward batches of one round
+BATCHES = SHARD_BATCHES  # forward batches of one round: a shard is synced to disk once, however many it holds
 
 
 def model_folder(name: str, scratch: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Looks across the dictionaries of one sweep: what steering does as they grow, and how their latents split."""
+"""Looks across the dictionaries of one sweep: what steering does as they grow, how latents split, how well they tell concepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saescale.campaign import ladder
+from saescale.campaign import inventories, ladder
+from saescale.campaign.concepts import MIN_TOKENS, refuse_mixed
 from saescale.campaign.local import Progress
 from saescale.campaign.plan import Plan, PlannedRun
 from saescale.looking import plain, subject
@@ -65,6 +66,29 @@ def show_splitting(plan: Plan, store: Store, progress: Progress) -> None:
     grid = plan.sweep.concepts.get("grid")
     if len({r.science["sae"]["n_latents"] for r in plan.runs if grid in r.grids}) > 1:
         split(store.sweep_dir(plan.sweep.folder_name), plan.to_json(), store, SHOWN_TOKENS, progress)
+
+
+def probe(folder: Path, plan: Mapping[str, Any], store: Store, options: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """k-sparse probes on every size of a sweep and their controls; writes and gives probing.json.
+
+    `options`: inventories (None: the sweep's, or words), n_tokens, n_concepts, ks.
+    """
+    from saescale.measure import probing
+
+    ks = sorted(set(options["ks"]))
+    if not ks or ks[0] < 1 or options["n_concepts"] < 1:
+        raise ValueError(f"--k {options['ks']} --concepts {options['n_concepts']}: give numbers of latents and concepts from 1.")
+    runs = open_rungs(plan, store)
+    refuse_mixed(runs)
+    said = plan.get("concepts") or {}
+    content = {"inventories": inventories.chosen(options["inventories"] or said.get("inventories", ["words"])),
+               "scoring_tokens": options["n_tokens"], "min_tokens": said.get("min_tokens", MIN_TOKENS), "ks": ks,
+               "n_concepts": options["n_concepts"], "execution": dict(runs[0].execution)}
+    found = probing.probe_dictionaries(store, [(r.run_id, dict(r.science)) for r in runs], content, folder,
+                                       lambda done, total, note: progress.stage("probing", done, total, note))
+    made = {"schema": 1, "sweep": folder.name, **found, "summary": probing.summary(found["rows"])}
+    write_json(folder / records.PROBING, made)
+    return made
 
 
 def steer_concepts(folder: Path, plan: Mapping[str, Any], store: Store, options: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""The verbs that read what was trained, one latent at a time: latent, steer, splitting."""
+"""The verbs that read what was trained by its latents: latent, steer, splitting, probing."""
 
 from __future__ import annotations
 
@@ -100,6 +100,25 @@ def splitting(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = 
     print_json(found) if json else screen_latents.show_splitting(found, f"saescale figures {again(sweep, overrides, store)}")
 
 
+def probing(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUNS, json: Json = False,
+            inventory: Annotated[list[str] | None, typer.Option("--inventory", metavar="NAME", help="A list of conf/concepts/; "
+                                 "default: the sweep's, or words.")] = None,
+            k: Annotated[str, typer.Option("--k", metavar="N,N,...", help="Latents a probe may read.")] = "1,2,5",
+            concepts: Annotated[int, typer.Option("--concepts", metavar="N", help="At most so many names.")] = 40,
+            tokens: Annotated[int, typer.Option("--tokens", help="Of the training text.")] = 400_000) -> None:
+    """Tell concepts by k latents: a logistic regression on them, beside raw activations and untrained dictionaries."""
+    from saescale import across, screen, screen_latents
+    from saescale.study import Study
+
+    if not all(part.isdecimal() for part in k.split(",")):
+        raise ValueError(f"--k {k} is no list of numbers: give 1,2,5 for instance.")
+    study = Study.of(sweep, overrides or [], store)
+    options = {"inventories": inventory, "ks": [int(part) for part in k.split(",")], "n_concepts": concepts, "n_tokens": tokens}
+    with screen.progress(quiet=json) as bars:
+        found = across.probe(study.folder, study.plan, study.store, options, bars)
+    print_json(found) if json else screen_latents.show_probing(found, f"saescale figures {again(sweep, overrides, store)}")
+
+
 def register(app: typer.Typer) -> None:
-    for verb in (latent, steer, splitting):
+    for verb in (latent, steer, splitting, probing):
         app.command()(verb)

@@ -26,7 +26,8 @@ SHOWN_POINTS = 100  # rows of a plan; more are no longer read, and take seconds 
 PLAIN_S = 10.0
 STAGES = {"tokenise": "tokenise corpus", "harvest": "harvest activations", "train": "train dictionaries",
           "concepts": "score concepts", "probe": "measure speed", "latents": "read latents", "steer": "steer",
-          "splitting": "compare dictionaries", "evaluate": "measure the SAE", "sync": "upload to wandb"}
+          "splitting": "compare dictionaries", "probing": "probe concepts", "evaluate": "measure the SAE",
+          "sync": "upload to wandb"}
 
 
 class Bars:  # a campaign.local.Progress
@@ -125,10 +126,13 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
               f"shared trunks train {number(cost.tokens)} of {number(cost.tokens_alone)} tokens ({saved:.0%} saved)")
         prose(escape(price.sharing(todo)))
         packed = fleets(todo, plan.cluster)
-        for line in (*harvest.lines(plan, todo, store), memory.summary(packed, plan.cluster),
+        lacking = harvest.lacking(todo, store)
+        for line in (*harvest.lines(plan, lacking, store), memory.summary(packed, plan.cluster),
                      placement.trains_on(packed, plan.cluster), *placement.summary(packed, plan.cluster),
                      *total_lines(totals(plan, todo, store), price.sources_of(todo))):
             prose(escape(line))
+        if refused := harvest.refusal(lacking, packed, plan):
+            prose(f"[yellow]launch will refuse:[/] {escape(refused)}")
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
 
@@ -191,6 +195,7 @@ def plan_json(plan: Plan, found: Mapping[str, RunState], store: Store) -> dict[s
                              "available_gb": memory.limit_bytes(plan.cluster) / 1e9, "n_fleets": len(packed)},
                   "ranks": placement.described(packed, plan.cluster),
                   "device": placement.trains_on(packed, plan.cluster), "sharing": price.sharing(todo),
+                  "refused": harvest.refusal(harvest.lacking(todo, store), packed, plan) if todo else None,
                   "totals": totals_json(totals(plan, todo, store))}
 
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of an SAE that was measured."""
+"""What the terminal shows of an SAE that was measured, and of files for the hub."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,3 +23,11 @@ def show_measured(content: Mapping[str, Any]) -> None:
         value, error = metrics.get(name), metrics.get(f"{name}_se")
         table.add_row(name, "-" if value is None else f"{value:.5g}", "-" if error is None else f"{error:.2g}")
     console.print(table)
+
+
+def show_parcel(sizes: Mapping[str, int], unfinished: int) -> None:
+    """Every file and its size."""
+    for name, size in sizes.items():
+        console.print(f"{size:>12,}  {escape(name)}", soft_wrap=True, highlight=False)
+    if unfinished:
+        console.print(f"{unfinished} runs are not finished and are left out.")

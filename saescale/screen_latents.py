@@ -154,3 +154,17 @@ def show_splitting(found: Mapping[str, Any], following: str) -> None:
     console.print(table)
     text = found["text"]
     say(f"{text['n_tokens']:,} {text['split']} tokens; novel: added to the smaller dictionary it lowers the error", following)
+
+
+def show_probing(found: Mapping[str, Any], following: str) -> None:
+    """Mean accuracy by dictionary and k, with standard errors over concepts."""
+    cells = {(s["dictionary"], s["n_latents"], s["k"]): s for s in found["summary"]}
+    table = Table(box=None, pad_edge=False, header_style="dim", title="accuracy on unseen documents (guessing: .5)",
+                  title_justify="left", title_style="")
+    for name in ("dictionary", "n_latents", *(f"k={k}" for k in found["ks"]), "all"):
+        table.add_column(name, justify="left" if name == "dictionary" else "right")
+    for kind, n in dict.fromkeys((s["dictionary"], s["n_latents"]) for s in found["summary"]):
+        row = [cells.get((kind, n, k)) for k in (*found["ks"], None)]
+        table.add_row(kind, f"{n:,}", *("" if c is None else f"{c['accuracy']:.3f} ± {c['accuracy_se'] or 0:.3f}" for c in row))
+    console.print(table)
+    say(f"{found['n_tasks']} concepts of {', '.join(found['inventories'])} in {found['n_scored_tokens']:,} tokens", following)

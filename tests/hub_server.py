@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback that serves one folder as the model `lab/tiny`, and refuses in the hub's own ways."""
+"""A Hugging Face hub on loopback: serves one folder as the model `lab/tiny`, takes uploads, and refuses in the hub's own ways."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "a" * 40
-REFUSALS = {"lab/gated": (403, "GatedRepo"), "lab/none": (404, "RepoNotFound")}
+REFUSALS = {"lab/gated": (403, "GatedRepo"), "lab/none": (404, "RepoNotFound"), "locked/tiny": (403, "NoRights")}
 
 
 def handler(folder, asked):
@@ -17,7 +17,7 @@ def handler(folder, asked):
             for key, value in {"Content-Length": len(body), **headers}.items():
                 self.send_header(key.replace("_", "-"), str(value))
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
 
         def do_GET(self):
@@ -42,6 +42,38 @@ def handler(folder, asked):
             return self.answer(200, body, X_Repo_Commit=COMMIT, ETag=f'"{hashlib.sha256(body).hexdigest()}"')
 
         do_HEAD = do_GET
+
+        def taken(self):
+            """What was sent; every request is kept with its bearer."""
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = self.path.split("?")[0].strip("/")
+            asked.append((self.command, path, self.headers.get("Authorization"), body))
+            return path, body
+
+        def do_POST(self):
+            """A repository is made and a commit taken as the hub takes them, weights by LFS."""
+            path, body = self.taken()
+            said = json.loads(body) if body and not path.count("/commit/") else {}
+            here = f"http://{self.headers['Host']}"
+            if said.get("organization") == "locked":
+                return self.answer(403, X_Error_Message="no rights")
+            if path == "api/repos/create":
+                reply = {"url": f"{here}/{said['organization']}/{said['name']}"}
+            elif "/preupload/" in path:
+                reply = {"files": [{"path": f["path"], "shouldIgnore": False, "uploadMode":
+                                    "lfs" if f["path"].endswith(".safetensors") else "regular"} for f in said["files"]]}
+            elif path.endswith("objects/batch"):
+                reply = {"transfer": "basic", "objects": [
+                    {**o, "actions": {"upload": {"href": f"{here}/lfs/{o['oid']}"}}} for o in said["objects"]]}
+            elif "/commit/" in path:
+                reply = {"commitUrl": f"{here}/lab/tiny/commit/{COMMIT}", "commitOid": COMMIT}
+            else:
+                reply = {}
+            return self.answer(200, json.dumps(reply).encode())
+
+        def do_PUT(self):
+            self.taken()
+            self.answer(200)
 
         def log_message(self, *_):
             pass

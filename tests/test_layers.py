@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Wing -> floor; a wing imports its own floor's own wing and anything lower.
 DOOR = {p.stem for pattern in ("cli*.py", "screen*.py") for p in (ROOT / "saescale").glob(pattern)}
-FLOORS = {**dict.fromkeys(DOOR, 5), "door": 5, "looking": 5, "across": 5, "exchange": 5, "notebook": 5,
-          "study": 5, "published": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
+FLOORS = {**dict.fromkeys(DOOR, 5), "door": 5, "looking": 5, "across": 5, "exchange": 5, "parcel": 5,
+          "notebook": 5, "study": 5, "published": 5, "campaign": 4, "training": 4, "measure": 3, "activations": 2, "track": 2,
           "analysis": 2, "records": 1, "sae": 1, "config": 0, "identity": 0, "science": 0, "sources": 0, "conditions": 0,
           "slurm_site": 0, "tracking": 0, "reading": 0, "kinds": 0, "flops": 0, "__init__": 0, "bundled_lm": 0}
 SCRIPTS = {"saescale/bundled_lm/make.py"}  # made the bundled model; nothing imports it
@@ -19,7 +19,8 @@ ROOMS = {"hydra": {"saescale/campaign/sweep.py", "saescale/campaign/compose.py"}
          "transformer_lens": {"saescale/activations/lm.py"}, "submitit": {"saescale/campaign/slurm.py"},
          "typer": {"saescale/door.py", *(f"saescale/{name}.py" for name in DOOR if name.startswith("cli"))},
          "rich": {f"saescale/{name}.py" for name in DOOR if name.startswith("screen")},
-         "wandb": {"saescale/track/client.py"}, "wandb_workspaces": {"saescale/track/workspace.py"}}
+         "sklearn": {"saescale/measure/probing.py"}, "wandb": {"saescale/track/client.py"},
+          "wandb_workspaces": {"saescale/track/workspace.py"}}
 
 
 def files():

@@ -31,6 +31,7 @@ FIGURES: dict[str, str] = {
     "concept_completeness": "analysis.figures.presence_complete:draw",
     "splitting": "analysis.figures.splitting:draw",
     "steering": "analysis.figures.steering:draw",
+    "probing": "analysis.figures.probing:draw",
     "oracle": "analysis.figures.oracle:draw",
     "rubric": "analysis.figures.rubric:draw",
     "oversample": "analysis.figures.oversample:draw",
@@ -39,7 +40,7 @@ FIGURES: dict[str, str] = {
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
 CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
-LATENT_FIGURES = ("splitting", "steering")  # (contents of <name>.json) of a sweep that has it
+LATENT_FIGURES = ("splitting", "steering", "probing")  # (contents of <name>.json) of a sweep that has it
 MORE_FIGURES = ("learning_rate", "size_by_k", "equal_compute", "firing", "oracle", "others")  # (table, fits), where there
 
 

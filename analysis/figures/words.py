@@ -169,6 +169,13 @@ WORDS: dict[str, tuple[str, str]] = {
         " of the smaller dictionary, for bins of ten or more. Dotted: the larger dictionary untrained, from a seed of its own."
         " Dictionaries of one seed begin with the same directions, so part of what matches was alike before training.",
     ),
+    "probing": (
+        "How well k latents tell a concept",
+        "Accuracy on unseen documents of a logistic regression on the k latents whose means differ most between a name's "
+        " occurrences and as many other tokens, half of them with the same last token; mean over names, bars are two standard"
+        " errors over names. Dotted: the untrained dictionary of that size. Thin: k coordinates of the activations; grey: all of"
+        " them.",
+    ),
     "steering": (
         "Steering by a concept's latent",
         "The latent is clamped to a multiple of its maximum at every position, the SAE's error kept, and the name's"

@@ -5,6 +5,7 @@ Offline (HF_HUB_OFFLINE=1) all of it comes from the hub's cache on this machine,
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -45,16 +46,26 @@ def official_name(name: str) -> str:
 
 @cache
 def known_aliases() -> Mapping[str, list[str]]:
-    return registry("model_aliases.json").get("aliases", {})
+    """The hub's names with the names transformer-lens has for them: a table of 4.x, in the source of 3.9."""
+    found = registry("model_aliases.json").get("aliases")
+    if found is None:
+        assigned = [n for n in ast.parse(shipped("supported_models.py") or "").body if isinstance(n, ast.AnnAssign)]
+        found = next((ast.literal_eval(n.value) for n in assigned if ast.unparse(n.target) == "MODEL_ALIASES" and n.value), {})
+    return found
 
 
 def registry(file: str) -> dict[str, Any]:
-    """A table that transformer-lens ships, read without importing it (that takes seconds)."""
+    """A table that transformer-lens ships."""
+    return json.loads(shipped(f"{REGISTRY}/{file}") or "{}")
+
+
+def shipped(file: str) -> str | None:
+    """A file of the installed transformer-lens, read without importing it (that takes seconds)."""
     found = find_spec("transformer_lens")
     try:
-        return json.loads((Path(found.submodule_search_locations[0]) / REGISTRY / file).read_text())
+        return (Path(found.submodule_search_locations[0]) / file).read_text()
     except (AttributeError, TypeError, FileNotFoundError):
-        return {}
+        return None
 
 
 def near(name: str) -> list[str]:
@@ -110,6 +121,7 @@ def fetch_weights(name: str, commit: str) -> None:
 def commit_of(name: str, revision: str | None, kind: str) -> str:
     """The commit a revision (None: the main branch) stands for. Offline: as the cache remembers it."""
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import repo_folder_name
 
     if revision and COMMIT.fullmatch(revision):
@@ -121,7 +133,7 @@ def commit_of(name: str, revision: str | None, kind: str) -> str:
         raise ValueError(offline(name, kind))
     try:
         return HfApi().repo_info(name, revision=revision, repo_type=kind).sha
-    except OSError as e:
+    except (OSError, HTTPError) as e:
         raise explained(e, name, kind) from e
 
 
@@ -142,10 +154,12 @@ def unknown(name: str) -> str:
             f"{did_you_mean(name)}").strip()
 
 
-def explained(e: OSError, name: str, kind: str, what: str = "") -> ValueError:
+def explained(e: Exception, name: str, kind: str, what: str = "") -> ValueError:
     """What the hub's client said, as one sentence with what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -161,7 +175,8 @@ def explained(e: OSError, name: str, kind: str, what: str = "") -> ValueError:
                           f"{page}, or set HF_TOKEN where it is private.")
     if isinstance(e, RevisionNotFoundError):
         return ValueError(f"the {kind} {name} has no such revision: give a branch, a tag or a commit that {page} lists.")
-    if isinstance(e, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
+    unreachable = isinstance(e, HTTPError) and not isinstance(e, HfHubHTTPError)  # the client's own: no answer came
+    if unreachable or isinstance(e, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
         return ValueError(offline(name, kind))
     return ValueError(f"{what or 'the'} {kind} {name} cannot be fetched from the hub: {type(e).__name__}: "
                       f"{' '.join(str(e).split())[:200]}")

@@ -109,7 +109,8 @@ def text_files(path: str | None) -> list[Document]:
     root = Path(path)
     files = sorted(f for f in root.rglob("*") if f.suffix in (".txt", ".py") and f.is_file())
     if not files:
-        raise ValueError(f"data.path={path!r} holds no .txt or .py files. Give a folder with one document per file.")
+        raise ValueError(f"data.path={path!r} holds no .txt or .py files. Give a folder with one document "
+                         "per file; data=files reads .jsonl, .parquet, .gz and .zst too.")
     documents = [Document(str(f.relative_to(root)), f.read_text(encoding="utf-8", errors="replace")) for f in files]
     return list(drop_near_duplicates(documents))
 

@@ -20,7 +20,7 @@ from saescale.campaign import snapshot, submissions
 from saescale.campaign.choice import Choice
 from saescale.campaign.gather import make_ready
 from saescale.campaign.groups import Group, chunks, groups, harvest_group
-from saescale.campaign.harvest import harvest_jobs, refuse_full_disk
+from saescale.campaign.harvest import harvest_jobs, lacking, refuse_full_disk, refuse_too_large
 from saescale.campaign.jobs import make_job
 from saescale.campaign.launch import Outcome, refuse_damaged, tracking, training_jobs
 from saescale.campaign.plan import Plan, PlannedRun, save
@@ -143,6 +143,7 @@ def _launch(plan: Plan, store: Store, choice: Choice, lock: Lock) -> Outcome:
     notes += orphans(plan, store, now)
     if not todo:
         return Outcome(0, before, handed_over=True, notes=tuple(notes))
+    refuse_too_large(lacking(todo, store), plan)
     notes += make_ready(todo, store)
     harvest, training = harvest_group(todo, plan, store), groups(todo, plan)
     refuse_full_disk(todo, store)
@@ -255,6 +256,7 @@ def preview(plan: Plan, store: Store, choice: Choice, ask: bool = False) -> dict
     todo = choice.of(plan.runs, found)
     at_most = known_limits(plan) if plan.cluster.kind == "slurm" else Limits(None, None)
     shown = []
+    refuse_too_large(lacking(todo, store), plan)
     harvest = harvest_group(todo, plan, store) if plan.cluster.kind == "slurm" else None
     for group in [*([harvest] if harvest else []), *(groups(todo, plan) if todo else [])]:
         sizes = [len(part) for part in chunks(range(group.n_jobs), at_most.array)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from saescale.config import ClusterConfig
 from saescale.slurm_site import Request
@@ -79,6 +81,12 @@ def on_gpu(cluster: ClusterConfig, request: Request) -> bool:
         raise ValueError(f"cluster.ranks={cluster.ranks} and this machine has {len(gpus_here())} of the GPUs they need one each: "
                          "lower cluster.ranks, or choose cluster.device=cpu. Nothing was started.")
     return there
+
+
+def lm_on_gpu(execution: Mapping[str, Any], cluster: ClusterConfig, request: Request) -> bool:
+    """Whether a run's language model lies on a GPU: where the SAEs train, unless lm.device says otherwise."""
+    device = execution.get("lm_device")
+    return on_gpu(cluster, request) if device is None else device != "cpu"
 
 
 def cannot_see() -> str:

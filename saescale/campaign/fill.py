@@ -43,9 +43,10 @@ def fill(plan: Plan, store: Store, progress: local.Progress, max_disk_gb: float 
         raise ValueError(f"there is nothing to harvest: the activations of {plan.sweep.folder_name} are not kept on disk. Use "
                          "activations=cache.")
     store.require_writable()
+    refuse_too_large(lacking(runs, store), plan)
     notes = make_ready(runs, store, progress)
     before = lacking(runs, store)
-    refuse_too_large(before, plan)
+    refuse_too_large(before, plan)  # of a family nobody knows, only the weights' files tell the size
     if max_disk_gb is None:
         refuse_full_disk(runs, store)
     processes = plan.cluster.workers * plan.cluster.ranks

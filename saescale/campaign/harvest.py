@@ -10,7 +10,7 @@ from typing import Any
 
 from saescale.activations import overlap, tokens
 from saescale.activations.shards import missing_shards, shard_tokens
-from saescale.campaign import devices, lm_cost, memory, price
+from saescale.campaign import devices, lm_cost, memory, placement, price
 from saescale.campaign.fleets import grouped
 from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun
@@ -126,18 +126,36 @@ def harvest_jobs(wanted: Sequence[Harvest], store: Store, max_disk_gb: float | N
 
 def refuse_too_large(found: Sequence[Caches], plan: Plan) -> None:
     """Raise ValueError when the harvesting processes do not fit into the memory there is, or into what their job asks for."""
-    for h in (h for h in found if h.shards):
-        if plan.cluster.kind == "slurm":
-            lm_cost.refuse_too_large(h.run, 1, requests(plan.cluster)(h.run).memory_bytes, runs_lm_on_gpu(h.run, plan.cluster))
+    cluster = plan.cluster
+    for h in (h for h in found if h.n_bytes):
+        on_gpu = runs_lm_on_gpu(h.run, cluster)
+        if cluster.kind == "slurm":
+            assert cluster.job is not None
+            asked = cluster.job.of_one_process()  # what harvest jobs ask for (groups.py)
+            lm_cost.refuse_too_large(h.run, 1, asked.memory_bytes, on_gpu, asked.memory)
         else:
-            processes = min(memory.at_once(plan.cluster) * plan.cluster.ranks, len(h.shards))
-            lm_cost.refuse_too_large(h.run, processes, memory.limit_bytes(plan.cluster), runs_lm_on_gpu(h.run, plan.cluster))
+            processes = memory.at_once(cluster) * cluster.ranks
+            lm_cost.refuse_too_large(h.run, min(processes, len(h.shards) or processes), memory.limit_bytes(cluster), on_gpu)
 
 
 def runs_lm_on_gpu(run: PlannedRun, cluster: ClusterConfig) -> bool:
     """Whether the language model's weights lie on a GPU: where the SAEs train, unless lm.device says otherwise."""
-    device = run.execution.get("lm_device")
-    return devices.on_gpu(cluster, requests(cluster)(run)) if device is None else device != "cpu"
+    return devices.lm_on_gpu(run.execution, cluster, requests(cluster)(run))
+
+
+def refuse_what_does_not_fit(found: Sequence[Caches], packed: Sequence[Sequence[PlannedRun]], plan: Plan) -> None:
+    """Raise ValueError when harvesting what is `found` lacking, or training, needs more memory than there is or is asked for."""
+    refuse_too_large(found, plan)
+    placement.refuse_too_large(packed, plan.cluster)
+
+
+def refusal(found: Sequence[Caches], packed: Sequence[Sequence[PlannedRun]], plan: Plan) -> str | None:
+    """What a launch of these runs would refuse them with, for a plan to say."""
+    try:
+        refuse_what_does_not_fit(found, packed, plan)
+    except ValueError as e:
+        return str(e)
+    return None
 
 
 def describe(h: Caches, processes: int) -> str:
@@ -151,9 +169,8 @@ def describe(h: Caches, processes: int) -> str:
             f"{lm_cost.harvest_bytes(h.run) / 1e9:.2f} GB of memory in each process{minutes}")
 
 
-def lines(plan: Plan, runs: Sequence[PlannedRun], store: Store) -> list[str]:
-    """For the plan: what harvesting for `runs` still needs, and whether the held-out text stands in the training text too."""
-    found = lacking(runs, store)
+def lines(plan: Plan, found: Sequence[Caches], store: Store) -> list[str]:
+    """For the plan: what harvesting what is `found` lacking needs, and whether held-out text stands in the training text too."""
     said = [describe(h, plan.cluster.workers * plan.cluster.ranks) for h in found if h.n_bytes]
     folders = {store.corpus_dir(h.run.execution["corpus_key"]) for h in found if tokens.is_prepared(store, h.run.science["data"])}
     warnings = [overlap.warning(tokens.read(folder, verify=False).meta.get("overlap")) for folder in folders]

@@ -14,7 +14,15 @@ from saescale.campaign import local, placement
 from saescale.campaign.choice import Choice
 from saescale.campaign.fleets import fleets
 from saescale.campaign.gather import make_ready
-from saescale.campaign.harvest import harvest_jobs, harvests, missing, refuse_full_disk, shares_forwards
+from saescale.campaign.harvest import (
+    harvest_jobs,
+    harvests,
+    lacking,
+    missing,
+    refuse_full_disk,
+    refuse_what_does_not_fit,
+    shares_forwards,
+)
 from saescale.campaign.jobs import make_job
 from saescale.campaign.plan import Plan, PlannedRun, save
 from saescale.campaign.status import RunState, states
@@ -60,7 +68,7 @@ def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = 
     if not todo:
         return Outcome(0, before)
     packed = fleets(todo, plan.cluster)
-    placement.refuse_too_large(packed, plan.cluster)
+    refuse_what_does_not_fit(lacking(todo, store), packed, plan)
     notes = make_ready(todo, store, progress)
     refuse_full_disk(todo, store)
     save(plan, store)

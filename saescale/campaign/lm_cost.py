@@ -59,14 +59,23 @@ def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: float) -> float:
     return n_tokens * (TOKEN_S + flops / FLOPS_PER_S)
 
 
-def refuse_too_large(run: PlannedRun, processes: int, limit: float, on_gpu: bool = False) -> None:
-    """Raise ValueError when so many harvesting processes do not fit into `limit` bytes. Weights on a GPU are not counted."""
-    needed = harvest_bytes(run)
-    if on_gpu or needed * processes <= limit:
+def refuse_too_large(run: PlannedRun, processes: int, limit: float, on_gpu: bool = False, asked: str | None = None) -> None:
+    """Raise ValueError when so many harvesting processes do not fit into `limit` bytes: those of the machine, or those that a job
+    has `asked` for. Weights on a GPU are not counted, nor those of an unknown family before they are there."""
+    if not on_gpu:
+        refuse_lm(run, harvest_bytes(run), processes, limit, asked, f"the harvest of {folder_of(run.execution).label}")
+
+
+def refuse_lm(run: PlannedRun, needed: float, processes: int, limit: float, asked: str | None, what: str) -> None:
+    """Raise ValueError when `what`, which holds the run's language model in each process, does not fit; as above."""
+    if not needed * processes > limit:
         return
-    lm = folder_of(run.execution)
     fewer = f"fewer workers (at most {int(limit // needed)} fit), " if limit >= needed and processes > 1 else ""
-    size = f"{n_parameters(lm) / 1e9:.2f}G parameters in {run.science['lm']['dtype']}"
-    raise ValueError(f"the harvest of {lm.label} needs about {needed / 1e9:.1f} GB of memory in each of {processes} processes "
-                     f"({size}) and {limit / 1e9:.1f} GB are there. "
-                     f"Use {fewer}lm.dtype=bfloat16, smaller data.batch_sequences, or a smaller model. Nothing was started.")
+    more = "more cluster.job.memory, " if asked else ""
+    dtype = run.science["lm"]["dtype"]
+    half = "lm.dtype=bfloat16, " if dtype == "float32" else ""
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    said = f"its job asks for {asked}" if asked else f"{limit / 1e9:.1f} GB are there"
+    raise ValueError(f"{what} needs about {needed / 1e9:.1f} GB of memory{each} "
+                     f"({n_parameters(folder_of(run.execution)) / 1e9:.2f}G parameters in {dtype}) and {said}. "
+                     f"Use {fewer}{more}{half}smaller data.batch_sequences, or a smaller model. Nothing was started.")

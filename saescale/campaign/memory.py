@@ -94,6 +94,13 @@ def reading_bytes(run: PlannedRun) -> float:
     return run.science["lm"]["d_in"] * (4.0 * segment + 24.0 * (run.science["eval"]["n_tokens"] + batch))
 
 
+def refuse_lm(run: PlannedRun, processes: int, limit: float, on_gpu: bool, asked: str | None = None) -> None:
+    """Raise ValueError when the language model alone fills what training processes may use (lm_cost.refuse_too_large)."""
+    if run.execution["lm_path"] is not None and not on_gpu:
+        what = f"training with {lm_cost.folder_of(run.execution).label}, before any dictionary,"
+        lm_cost.refuse_lm(run, PROCESS_BYTES + own_lm_bytes(run), processes, limit, asked, what)
+
+
 def forward_tokens(run: PlannedRun) -> int:
     data = run.science["data"]
     return SYNTHETIC_BATCH_TOKENS if is_synthetic(run.science) else data["batch_sequences"] * data["n_ctx"]
@@ -206,6 +213,9 @@ def refuse_beyond_machine(packed: Trunks, cluster: ClusterConfig) -> None:
     needed, limit = peak_bytes(packed, cluster), limit_bytes(cluster)
     if needed <= limit:
         return
+    for fleet in packed:
+        on_gpu = devices.lm_on_gpu(fleet[0].execution, cluster, requests(cluster)(fleet[0]))
+        refuse_lm(fleet[0], min(at_once(cluster), len(packed)) * cluster.ranks, limit, on_gpu)
     said = "cluster.memory_gb allows" if cluster.memory_gb is not None else "the machine has free"
     fewer = f"fewer workers (cluster.workers={at_once(cluster) - 1}), " if min(at_once(cluster), len(packed)) > 1 else ""
     raise ValueError(f"training needs about {needed / 1e9:.1f} GB of memory and {said} {limit / 1e9:.1f} GB: "

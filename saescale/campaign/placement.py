@@ -99,6 +99,8 @@ def refuse_too_large(packed: Sequence[Sequence[PlannedRun]], cluster: ClusterCon
         on_a_node = asked.ranks_on_a_node
         most = max(sum(needed[i:i + on_a_node]) for i in range(0, len(needed), on_a_node))
         if most > asked.memory_bytes:
+            on_gpu = devices.lm_on_gpu(fleet[0].execution, cluster, asked)
+            memory.refuse_lm(fleet[0], on_a_node, asked.memory_bytes, on_gpu, asked.memory)
             raise ValueError(f"training needs about {most / 1e9:.1f} GB of memory{' on one node' if asked.nodes > 1 else ''} and "
                              f"its job asks for {asked.memory}: the fleet is {memory.describe(fleet)}. Raise "
                              "cluster.job.memory, or add a rule for its runs to cluster.rules. Nothing was started.")

@@ -47,7 +47,7 @@ def score_dictionaries(store: Store, content: dict[str, Any], folder: Path,
     train, scored, documents, n_batches = texts(inputs, content)
     choosing = document_halves(documents)
     asked = ask(content["inventories"], train, scored, choosing, frequencies(content), content["min_tokens"],
-                _speller(inputs))
+                speller(inputs))
     places = choose_places(asked.found, scored.tokens, choosing)
     n = len(configs)
     with gathered(inputs, places, n_batches, folder, lambda share: progress(share * GATHERING * n, n, "activations")) as raw:
@@ -83,7 +83,7 @@ def texts(inputs: Inputs, content: dict[str, Any]) -> tuple[Text, Text, np.ndarr
     return train, Text.of(part.ids, part.sequences, vocabulary), part.documents, n_batches
 
 
-def _speller(inputs: Inputs) -> Callable[[str], list[int] | None]:
+def speller(inputs: Inputs) -> Callable[[str], list[int] | None]:
     """Token ids of a text, None when the tokenizer has nothing for it but its unknown token."""
     from tokenizers import Tokenizer
 

@@ -8,7 +8,7 @@ from typing import Any
 from saescale.records.store import Damaged, read_json
 
 CARD_SCHEMA = 1
-STEERING, SPLITTING = "steering.json", "splitting.json"  # of a whole sweep, for its figures
+STEERING, SPLITTING, PROBING = "steering.json", "splitting.json", "probing.json"  # of a whole sweep, for its figures
 
 
 def card_path(sweep_dir: Path, run_id: str, latent: int) -> Path:

@@ -102,8 +102,7 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
     numbers |= solved(science, member.trainable)
     if is_synthetic(science):
         numbers |= recovery(sae, science)
-    export.save(sae, bench.scale, run_dir, {"hook_name": science["lm"]["hook_name"],
-                "model_name": (science["lm"]["revision"] or "synthetic")[:12], "context_size": science["data"].get("n_ctx")})
+    export.save(sae, bench.scale, run_dir, trained_on(science))
     for name, values in ((record.FIRST_FIRED, firing.first), (record.FIRE_COUNTS, firing.count)):
         buffer = io.BytesIO()
         np.save(buffer, values.numpy(), allow_pickle=False)
@@ -120,6 +119,14 @@ def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
         "environment": environment(member.trainable), "finished": time.time()})
     write_json(run_dir / record.STATUS, {"state": "done", "job": job.folder.name, "heartbeat": time.time(),
                                          "tokens": n_tokens, "n_tokens": n_tokens})
+
+
+def trained_on(science: dict[str, Any]) -> dict[str, Any]:
+    """What the exported SAE says of its activations, in SAELens' words; a model by its name on the hub, or its files' hash."""
+    name, commit = (science["lm"]["revision"] or "synthetic").rpartition("@")[::2]
+    data = science["data"]
+    return {"hook_name": science["lm"]["hook_name"], "model_name": name or commit[:12], "context_size": data.get("n_ctx"),
+            "prepend_bos": data.get("prepend_bos", True)}
 
 
 def solved(science: dict[str, Any], trainable: Trainable) -> dict[str, float]:

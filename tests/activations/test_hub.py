@@ -104,6 +104,12 @@ def test_names_of_transformer_lens_are_names_of_the_hub():
     assert hub.near("pythia-160m-dedupd")[0] == "EleutherAI/pythia-160m-deduped"
 
 
+def test_transformer_lens_3_9_has_these_names_in_its_source(monkeypatch):
+    source = 'NAMES = ["a"]\nMODEL_ALIASES: dict[str, list[str]] = {\n    "lab/tiny": ["tiny", "small"],  # of the lab\n}\n'
+    monkeypatch.setattr(hub, "shipped", {"supported_models.py": source}.get)
+    assert hub.known_aliases.__wrapped__() == {"lab/tiny": ["tiny", "small"]}
+
+
 def test_a_sweep_reads_a_model_of_the_hub_under_its_commit(project, saescale, offline):
     cached(offline)
     code, _, err = saescale("harvest", "tiny", "lm=lab/tiny", "seed=0", "budget.flops=4e8", "data.max_train_tokens=60_000")

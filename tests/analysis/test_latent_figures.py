@@ -1,4 +1,4 @@
-"""Figures of splitting and steering, from made-up comparisons."""
+"""Figures of splitting, steering and probing, from made-up comparisons."""
 
 import numpy as np
 import pytest
@@ -31,6 +31,25 @@ def pair(small, large, trained, novel=0.4):
 def splitting():
     sizes = [(64, 256), (64, 1024), (256, 1024)]
     return {"pairs": [pair(s, n, True) for s, n in sizes] + [pair(s, n, False, novel=None) for s, n in sizes]}
+
+
+@pytest.fixture
+def probing():
+    def row(kind, n, k, accuracy):
+        return {"dictionary": kind, "n_latents": n, "k": k, "accuracy": accuracy, "accuracy_se": 0.01, "n_concepts": 9}
+
+    controls = [row("activations", 128, None, 0.97), row("neurons", 128, 1, 0.8), row("neurons", 128, 3, 0.9)]
+    return {"ks": [1, 3], "summary": controls + [row(kind, n, k, (0.8 if kind == "trained" else 0.7) + n / 10_000 + k / 100)
+                                                 for kind in ("trained", "untrained") for n in (64, 256) for k in (1, 3)]}
+
+
+def test_probing_has_a_line_per_k_trained_and_not_and_the_raw_activations_across(probing):
+    ax, = figures.draw("probing", probing).axes
+    drawn = [tuple(round(float(y), 4) for y in line.get_ydata()) for line in ax.lines]
+    for base in (0.8, 0.7):
+        for k in (1, 3):
+            assert tuple(round(base + n / 10_000 + k / 100, 4) for n in (64, 256)) in drawn
+    assert (0.97, 0.97) in drawn
 
 
 def test_the_effect_is_measured_on_places_that_did_not_choose_the_scale():

@@ -115,7 +115,9 @@ def test_a_harvest_that_does_not_fit_into_memory_is_refused_with_what_it_needs(p
     assert not list(project.store.glob("activations/*/*.bin"))
 
 
-def test_the_memory_of_a_large_model_is_known_from_its_config_alone(project, tmp_path):
+@pytest.fixture
+def large(tmp_path):
+    """The folder of a model with the shape of Llama 3.1 8B and no weights."""
     folder = tmp_path / "large"
     folder.mkdir()
     llama_8b = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
@@ -124,9 +126,39 @@ def test_the_memory_of_a_large_model_is_known_from_its_config_alone(project, tmp
     (folder / "config.json").write_text(json.dumps(llama_8b))
     (folder / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
     (folder / "model.safetensors").write_bytes(b"")
-    run = run_of(project, f"lm={folder}", "lm.dtype=bfloat16", flops="3e9")
+    return folder
+
+
+def test_the_memory_of_a_large_model_is_known_from_its_config_alone(project, large):
+    run = run_of(project, f"lm={large}", "lm.dtype=bfloat16", flops="3e9")
     assert lm_cost.n_parameters(lm_cost.folder_of(run.execution)) == 8_030_261_248
     assert 16.06e9 < lm_cost.harvest_bytes(run) < 19e9
     with pytest.raises(ValueError, match=r"needs about 1\d\.\d GB.*8\.03G parameters in bfloat16.*4\.0 GB are there"):
         lm_cost.refuse_too_large(run, 1, 4e9)
-    assert memory.lm_bytes(str(folder), 256, "bfloat16") > 16e9
+    assert memory.lm_bytes(str(large), 256, "bfloat16") > 16e9
+
+
+TOO_LARGE = ("seed=0", "budget.flops=3e9", "cluster=local", "cluster.memory_gb=12")
+
+
+@pytest.mark.parametrize("source, what", [("cache", "the harvest of"), ("live", "training with")])
+def test_a_launch_refuses_a_model_that_does_not_fit_before_it_claims_or_writes_anything(project, large, saescale, source, what):
+    code, out, err = saescale("launch", "tiny", f"lm={large}", f"activations={source}", *TOO_LARGE)
+    assert code == 2 and err.startswith(f"saescale: {what}") and err.count("\n") == 1, err
+    assert "(8.03G parameters in float32) and 12.0 GB are there" in err and "lm.dtype=bfloat16" in err
+    assert not out and not list(project.store.glob("by-id/*")) and not list(project.store.glob("jobs/*"))
+
+
+def test_a_plan_says_that_a_launch_will_refuse_a_model_that_does_not_fit(project, large, saescale):  # noqa: ARG001
+    code, out, _ = saescale("plan", "tiny", f"lm={large}", *TOO_LARGE)
+    assert code == 0 and "launch will refuse: the harvest of" in out
+    assert json.loads(saescale("plan", "tiny", f"lm={large}", *TOO_LARGE, "--json")[1])["refused"].startswith("the harvest of")
+    assert "refuse" not in saescale("plan", "tiny", "seed=0")[1]
+    assert json.loads(saescale("plan", "tiny", "seed=0", "--json")[1])["refused"] is None
+
+
+@pytest.mark.parametrize("verb", [("launch", "--dry-run"), ("harvest",)])
+def test_a_model_larger_than_what_a_job_of_slurm_asks_for_is_refused(project, large, saescale, verb):  # noqa: ARG001
+    on_slurm = ("seed=0", "budget.flops=3e9", "cluster=slurm", "cluster.job.memory=4G", "cluster.job.gpus=0")
+    code, _, err = saescale(verb[0], "tiny", f"lm={large}", *on_slurm, *verb[1:])
+    assert code == 2 and "the harvest of" in err and "its job asks for 4G. Use more cluster.job.memory" in err, err

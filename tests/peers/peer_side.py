@@ -1,6 +1,7 @@
 """Runs in the peers' environment: `peer_side.py JOB.json`. What SAELens and sparsify make of our SAEs, and SAEs of theirs for us.
 
-job: {"saes": {name: folder}, "x": file, "out": folder, "run": folder of a run, "lm": model folder, "tokens": file}
+job: {"saes": {name: folder}, "x": file, "out": folder, "run": folder of a run, "lm": model folder, "tokens": file,
+      "repo": on the hub}
 """
 
 import json
@@ -46,6 +47,12 @@ def trained_there():
               out / "theirs.safetensors")
 
 
+def from_the_hub():
+    """The weights of a run that was pushed, as SAELens loads it by repository and name."""
+    sae = SAE.from_pretrained(job["repo"], Path(job["run"]).name)
+    save_file({name: tensor.contiguous() for name, tensor in sae.state_dict().items()}, out / "pushed.safetensors")
+
+
 class Batches:
     """Stands where SAELens' activation store does: gives one batch of token ids after another."""
 
@@ -74,5 +81,5 @@ def evaluator():
     (out / "metrics.json").write_text(json.dumps(metrics))
 
 
-for step in (reconstructions, trained_there, evaluator):
+for step in (reconstructions, trained_there, from_the_hub, evaluator):
     step()

@@ -3,12 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saescale import parcel
 from saescale.activations.folder import BUNDLED
 from saescale.campaign.launch import launch
 from saescale.campaign.plan import make_plan
@@ -22,6 +24,9 @@ from saescale.sae.model import SAE, InputSample
 from saescale.sae.spec import SAESpec
 from saescale.sae.step import Trainable
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import hub_server  # noqa: E402
+
 pytestmark = [pytest.mark.peers, pytest.mark.skipif(
     "SAESCALE_PEERS" not in os.environ, reason="needs sae-lens and eai-sparsify in their own environment: make test-peers")]
 SETTINGS = {kind: {"k": 8} if kind in ("topk", "batchtopk", "matryoshka") else {"sparsity_coeff": 0.5} for kind in KINDS}
@@ -30,7 +35,8 @@ SCALE, D_IN = 0.3, 32
 SWEEP = """\
 question: Does their evaluator agree?
 base: [lm=bundled, data=text_files, sae=topk, train=small, cluster=inprocess]
-set: {data.path: DOCUMENTS, data.batch_sequences: 8, data.n_ctx: 64, data.held_out_fraction: 0.2, data.activation_dtype: float32,
+set: {data.path: DOCUMENTS, data.batch_sequences: 8, data.n_ctx: 64, data.packing: pack_bare,
+      data.held_out_fraction: 0.2, data.activation_dtype: float32,
       train.lr_warmup_tokens: 512, eval.n_tokens: 4000, eval.ce_tokens: 4000, budget.min_steps: 10, sae.k: 8, sae.n_latents: 256}
 grids:
   one: {train.n_tokens: 16384}
@@ -85,9 +91,12 @@ def sides(tmp_path_factory, small_documents):
     save_file({"tokens": tokens}, folder / "tokens.safetensors")
     job = {"saes": saes, "x": str(folder / "x.safetensors"), "out": str(folder), "run": str(run), "lm": str(BUNDLED),
            "tokens": str(folder / "tokens.safetensors"), "bos": int(tokens[0, 0]), "hook": HOOK}
-    (folder / "job.json").write_text(json.dumps(job))
-    done = subprocess.run([os.environ["SAESCALE_PEERS"], Path(__file__).parent / "peer_side.py", folder / "job.json"],
-                          capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=600)
+    (folder / "job.json").write_text(json.dumps(job | {"repo": "lab/tiny"}))
+    parcel.write(parcel.pack(Store(folder / "runs"), run.name, "lab/tiny"), folder / "pushed")
+    with hub_server.serving(folder / "pushed") as (address, _):
+        there = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HUB_CACHE": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run([os.environ["SAESCALE_PEERS"], Path(__file__).parent / "peer_side.py", folder / "job.json"],
+                              capture_output=True, text=True, env=os.environ | there, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return {"folder": folder, "expected": expected, "x": x, "run": run, "held_out": held_out}
 
@@ -107,6 +116,11 @@ def test_a_finished_run_of_every_kind_reconstructs_in_saelens_as_here(sides, kin
     assert clear.float().mean() > 0.99
     found, expected = load_file(sides["folder"] / "reconstructions.safetensors")[kind][clear], sides["expected"][kind][clear]
     assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_what_push_uploads_saelens_loads_from_the_hub_by_repository_and_run(sides):
+    there, here = load_file(sides["folder"] / "pushed.safetensors"), load_file(sides["run"] / export.WEIGHTS_FILE)
+    assert set(here) <= set(there) and all(torch.equal(there[name], here[name]) for name in here)
 
 
 @pytest.mark.parametrize("tool", ["saelens", "sparsify"])
@@ -132,3 +146,19 @@ def test_their_evaluator_and_ours_agree_on_l0_mse_and_the_language_models_losses
     assert ours["ce_with_sae"] == pytest.approx(ce["with_sae"], rel=1e-4)
     recovered = (ce["with_ablation"] - ce["with_sae"]) / (ce["with_ablation"] - ce["without_sae"])
     assert ours["ce_recovered"] == pytest.approx(recovered, rel=1e-4)
+
+
+def test_the_core_evaluation_of_saebench_and_ours_agree_on_l0_and_the_language_models_losses(sides):
+    """Their explained variance and mse are other quantities (docs/exchange.md). Rows are whole, their first token is BOS."""
+    script = Path(__file__).parents[2] / "benchmarks" / "saebench_core.py"
+    tokens = load_file(sides["folder"] / "tokens.safetensors")["tokens"]
+    done = subprocess.run([os.environ["SAESCALE_PEERS"], script, sides["run"], BUNDLED, sides["folder"] / "tokens.safetensors",
+                           "--at-once", str(len(tokens))], capture_output=True, text=True, timeout=600,
+                          env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    theirs, ours = json.loads(done.stdout[done.stdout.index("{"):]), read_json(sides["run"] / "result.json")["metrics"]
+    losses = theirs["model_performance_preservation"]
+    assert theirs["sparsity"]["l0"] == pytest.approx(ours["l0"], rel=1e-4)
+    assert losses["ce_loss_score"] == pytest.approx(ours["ce_recovered"], rel=1e-3)
+    for name, own in (("without_sae", "ce_clean"), ("with_sae", "ce_with_sae"), ("with_ablation", "ce_zero_ablated")):
+        assert losses[f"ce_loss_{name}"] == pytest.approx(ours[own], rel=1e-4)

@@ -25,3 +25,19 @@ def test_harvest_arrays_come_first_and_training_depends_on_them(cluster, project
     assert lab.run("status", "tiny", *ON_SLURM)[0] == 0
     code, said = lab.run("launch", "tiny", *ON_SLURM)
     assert code == 0 and "0 to run" in said and not queued()
+
+
+def test_harvests_handed_over_twice_make_every_shard_once(cluster, project, tmp_path):  # noqa: ARG001
+    lab = Lab(project.root, tmp_path / "store")
+    for workers in (1, 2):  # jobs of other shares of the same shards
+        arguments = (ON_SLURM[0], f"cluster.workers={workers}", *ON_SLURM[2:])
+        code, said = lab.run("harvest", "tiny", *arguments)
+        assert code == 4 and f"{workers} harvest jobs submitted in 1 arrays" in said and "next: saescale status" in said, said
+    lab.settle()
+    code, said = lab.run("harvest", "tiny", *arguments)
+    assert code == 0 and "0 shards are missing.\n" in said and not queued(), said
+    jobs = list(lab.store_root.glob("jobs/*"))
+    assert len(jobs) == 3 and json.loads((jobs[0] / "job.json").read_text())["request"]["memory"] == "4G"
+    done = sum(json.loads((job / "attempts" / "0" / "exit.json").read_text())["done"] for job in jobs)
+    kept = sum(f.stat().st_size for f in lab.store_root.glob("activations/*/*.bin")) // (2 * 128)  # bfloat16, d_in 128
+    assert done == kept > 0
