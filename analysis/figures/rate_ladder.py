@@ -32,6 +32,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
     style.log_y(right, np.array([rung["lr"]["estimate"] for rung in rungs]))
     left.set(xlabel="learning rate", ylabel="held-out objective / held-out variance")
     right.set(xlabel=style.X_COMPUTE, ylabel="best learning rate")
-    left.legend(title="compute (FLOPs), size")
+    left.set_ylim(top=left.get_ylim()[1] * 1.45)  # room for the legend
+    left.legend(title="compute (FLOPs), size", loc="upper center", ncols=2)
     right.legend()
     return figure
