@@ -122,7 +122,8 @@ def test_plan_says_who_shares_a_trunk_and_what_memory_training_needs(saescale):
 
 
 @pytest.mark.parametrize(("override", "disk", "said"), [
-    ("cluster.memory_gb=0.1", 1e12, "training needs about"), ("seed=0", 1e6, "GB of disk and"),
+    ("cluster.memory_gb=0.1", 1e12, "the harvest of weights needs about"),
+    ("cluster.memory_gb=0.64", 1e12, "training needs about"), ("seed=0", 1e6, "GB of disk and"),
     ("cluster.memory_gb=0", 1e12, "cluster.memory_gb=0.0 is out of range")])
 def test_what_cannot_fit_into_memory_or_disk_is_refused_before_anything(saescale, project, monkeypatch, override, disk, said):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
