@@ -96,8 +96,11 @@ def log_y(ax: Axes, values: np.ndarray) -> None:
 
 
 def size_ticks(ax_axis, sizes: list[int]) -> None:
-    """Ticks at the dictionary sizes that were trained, at most nine of them, written out."""
-    shown = sizes[:: max(1, -(-len(sizes) // 9))]
+    """Ticks at dictionary sizes that were trained, written out: those with room for their label on a log axis."""
+    shown: list[int] = []
+    for size in sizes:
+        if not shown or np.log(size / shown[-1]) >= np.log(sizes[-1] / sizes[0]) / 10:
+            shown.append(size)
     ax_axis.set_major_locator(FixedLocator(shown))
     ax_axis.set_minor_locator(NullLocator())
     ax_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value):,}"))
