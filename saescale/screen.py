@@ -258,13 +258,13 @@ def show_verdict(lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """What was predicted, what came out, the error, and whether the 95 % interval held."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("", no_wrap=True)
-    for name in ("predicted", "95 %", "seen", "error", ""):
+    for name in ("predicted", "95 %", "seen", "error", "held"):
         table.add_column(name, justify="right", no_wrap=True)
     for words, one in lines:
         said = one["predicted"]
         span = "-" if said["lo"] is None else f"[{said['lo']:.4g}, {said['hi']:.4g}]"
         seen = "-" if one["seen"] is None else f"{one['seen']:.4g}"
         error = "-" if one["error_percent"] is None else f"{one['error_percent']:+.1f} %"
-        held = {True: "held", False: "missed", None: "-"}[one["held"]]
+        held = {True: "yes", False: "no", None: "-"}[one["held"]]
         table.add_row(escape(words), f"{said['estimate']:.4g}", escape(span), seen, error, held)
     console.print(table)
