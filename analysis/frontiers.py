@@ -6,16 +6,19 @@ import numpy as np
 import pandas as pd
 
 COSTS = ("flops_dense", "flops_measured")
+ALIKE = 0.02  # costs that differ by less, in logarithms, are one: the same budget of several sizes
+MATCHED = 0.1  # a run counts where its held-out l0 is this near to the one it was trained for
 
 
 def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict:
     """{"y", "beside", "kinds": {kind: {cost: {"multiple": {"estimate", "lo", "hi"} or None, "at": y}}}}.
 
-    A frontier is the lowest mean y over seeds within a cost. multiple: what a kind spends for a y over what `beside` spends, at
-    the geometric middle of the y both frontiers reach (interpolated in logarithms); lo and hi are the least and the most over
-    seeds, not a confidence interval. Errors: `ValueError` with fewer than two kinds or without several horizons of a size.
+    A frontier is the lowest mean y over seeds within a cost, among cells whose l0 is the wanted one (short runs end before a
+    penalty is solved for). multiple: what a kind spends for a y over what `beside` spends, at the geometric middle of the y both
+    frontiers reach (interpolated in logarithms); lo and hi are the least and the most over seeds, not a confidence interval.
+    Errors: `ValueError` with fewer than two kinds or without several horizons of a size.
     """
-    rows = table[(table["state"] == "done") & (table[y] > 0)]
+    rows = matched(table[(table["state"] == "done") & (table[y] > 0)])
     several = rows.groupby(["kind", "n_latents"])["n_tokens"].nunique() if len(rows) else pd.Series([0])
     if rows["kind"].nunique() < 2 or several.max() < 2:
         raise ValueError("Frontiers of kinds need several kinds, each at several horizons.")
@@ -27,9 +30,17 @@ def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict
     return {"y": y, "beside": beside, "kinds": found}
 
 
+def matched(rows: pd.DataFrame) -> pd.DataFrame:
+    """The cells (kind, size, horizon) whose mean l0 over seeds is within MATCHED of the wanted one, or that wanted none."""
+    wanted = rows["k"].fillna(rows["target_l0"]) if "target_l0" in rows else rows["k"]
+    off = (rows["l0"] / wanted).groupby([rows["kind"], rows["n_latents"], rows["n_tokens"]]).transform("mean") - 1
+    return rows[~(off.abs() > MATCHED)]
+
+
 def frontier(rows: pd.DataFrame, cost: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """(ln cost, ln y) of the cells that are better than all cheaper ones; cells are means over seeds."""
-    cells = np.log(rows[[cost, y]]).groupby([rows["n_latents"], rows["n_tokens"]]).mean().sort_values(cost)
+    cells = np.log(rows[[cost, y]]).groupby([rows["n_latents"], rows["n_tokens"]]).mean()
+    cells = cells.loc[cells.groupby((cells[cost] / ALIKE).round())[y].idxmin()].sort_values(cost)
     best = cells[y].cummin()
     keep = cells[y].to_numpy() <= best.to_numpy()
     keep[1:] &= np.diff(best.to_numpy()) < 0

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from analysis import frontiers
 from analysis.figures import style
@@ -21,9 +22,10 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
         for kind, group in rows.groupby("kind"):
             colour, marker = looks[kind]
             style.of_runs(ax.scatter(group[cost], group[y], s=5, color=colour, alpha=0.25, lw=0), group["run_id"].tolist())
-            c, values = frontiers.frontier(group, cost, y)
+            c, values = frontiers.frontier(frontiers.matched(group), cost, y)
             ax.plot(np.exp(c), np.exp(values), color=colour, marker=marker, ms=4.5, lw=1.3)
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set(xlabel=LABELS[cost], ylabel="fraction of variance unexplained")
         style.log_y(ax, rows[y].to_numpy(float))
     style.legend_right(axes[-1], [Line2D([], [], color=c, marker=m, ms=5, label=k) for k, (c, m) in looks.items()], "kind of SAE")

@@ -55,7 +55,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "Kinds of SAE at equal compute",
         "Share of the variance not reconstructed against training compute, left counted as a dense SAE's (12 * d_in * n_latents *"
         " n_tokens), right as the kernels executed it. Faint dots are runs; a line joins the cells (means over seeds) that are"
-        " better than all cheaper ones of the same kind."
+        " better than all cheaper ones of the same kind, among those within 10 % of the wanted l0: the shortest runs end before a"
+        " penalty is solved for."
         " Executed FLOPs say what this implementation multiplies, not what a kind must.",
     ),
     "law_fit": (

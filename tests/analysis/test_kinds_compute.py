@@ -58,6 +58,15 @@ def test_a_kind_that_needs_twice_the_compute_is_told_so_by_either_count():
     assert len(figures.draw("equal_compute", table, {"equal_compute": found}).axes) == 2
 
 
+def test_cells_that_missed_their_l0_are_on_no_frontier():
+    cheap = rows("topk", [256, 512], [16], [2**14, 2**15, 2**16], lambda flops, **_: (flops / 1e9) ** -0.2)
+    other = rows("gated", [256, 512], [16], [2**14, 2**15, 2**16], lambda flops, **_: (flops / 1e9) ** -0.2)
+    dense = (other["n_tokens"] == 2**14).to_numpy()
+    other = other.assign(k=math.nan, target_l0=16.0, l0=np.where(dense, 40.0, 16.5), fvu=other["fvu"] * np.where(dense, 0.5, 1))
+    found = frontiers(pd.concat([cheap, other]))["kinds"]["gated"]["flops_dense"]["multiple"]
+    assert found["estimate"] == pytest.approx(1, rel=0.05)
+
+
 def test_a_frontier_keeps_only_cells_that_are_better_than_all_cheaper_ones():
     table = rows("topk", [64, 128], [8], [1000, 2000], lambda **_: 1.0)
     c, y = frontier(table.assign(fvu=[0.5] * 6 + [0.7] * 3 + [0.4] * 3), "flops_dense", "fvu")
