@@ -34,6 +34,6 @@ def size_and_k(table: pd.DataFrame, y: str = "objective", draws: int = 1000, see
 
 
 def longest(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the horizon that most of them have."""
+    """The rows at the horizon that most of them have, the longest of equals."""
     horizon = rows["n_tokens"].mode()
     return rows[rows["n_tokens"].isin(horizon.tolist()[-1:])]

@@ -66,8 +66,7 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
 
         valleys = find_valleys(rows, cluster=by, draws=draws, seed=seed, **own)
         split = allocation(rows, law=chosen, valleys=valleys, cluster=by, flops=flops, draws=draws, seed=seed)
-        source_of_rates = _rates_of(asked, rates)
-        lr = None if source_of_rates.is_table else _rates(source_of_rates)
+        lr = _rates(_rates_of(asked, rates))
     found = foretell(rows, at=_numbers(at), flops=flops, law=chosen, split=split, lr=lr, cluster=by, draws=draws, seed=seed)
     page = f"{heading(rows)}\n{found.summary()}" + (f"\n{split.summary()}" if split else "")
     if figures and split:
@@ -76,10 +75,7 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
         draw(figures, rows, fits, ("split", "exponents"))
     following = f"saescale predict {asked.again} --flops {10 * float(rows['C'].max()):.3g}" if at and "C" in rows else None
     if as_sweep:
-        from saescale.campaign.follow import write_follow_up
-
-        d_in = round(rows.attrs["cost"].factor / 12)
-        write_follow_up(as_sweep, example, flops, found.N["estimate"], d_in)
+        _write_sweep(as_sweep, example, flops, found.N["estimate"], rows)
         store = f" --store {shlex.quote(str(asked.store))}" if asked.store != RUNS else ""
         page, following = f"{page}\n{as_sweep} written.", f"saescale plan {as_sweep.stem}{store}"
     elif flops is not None and not asked.is_table:
@@ -152,10 +148,12 @@ def _presence(asked: Asked, wanted: dict[str, Any], others: dict[str, Any], draw
 
 
 def _rates(asked: Asked) -> Any:
-    """A fit of the best learning rate, where the sweep tried several at the same size and tokens."""
+    """A fit of the best learning rate, where a sweep tried several at the same size and tokens; None of a table."""
     from analysis import fit as fit_law
 
-    rows, by = points(asked, ["N", "D", "lr", "loss"], every_rate=True) if asked.store else (None, None)
+    if asked.is_table:
+        return None
+    rows, by = points(asked, ["N", "D", "lr", "loss"], every_rate=True)
     if "lr" not in rows or rows.groupby(["N", "D"])["lr"].nunique().max() < 3:
         return None
     return fit_law("lr", rows, cluster=by, draws=500)
@@ -174,6 +172,12 @@ def _like(asked: Asked, as_sweep: Path | None, like: str | None, flops: float | 
     if asked.is_table and like is None:
         raise ValueError(f"{asked.source} does not say which model and data a sweep should use: name a sweep with --like.")
     return load(like, ()) if like else load(asked.source, asked.overrides)
+
+
+def _write_sweep(path: Path, example: Any, flops: float, n_latents: float, rows: Any) -> None:
+    from saescale.campaign.follow import write_follow_up
+
+    write_follow_up(path, example, flops, n_latents, round(rows.attrs["cost"].factor / 12))
 
 
 def _numbers(text: str | None) -> dict[str, float] | None:

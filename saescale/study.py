@@ -129,9 +129,7 @@ class Study:
     def presence_law(self, asked: str, value: Any, draws: int, seed: int) -> tuple[dict[str, Any], str]:
         """(record, page) of what `saescale predict` asks the law of presence: --frequency F, what a rare concept needs; --latents
         N,N, what larger dictionaries will hold."""
-        scored = self.concepts()
-        if scored is None:
-            raise ValueError(f"{self.folder.name} has no concepts. Run `saescale concepts {self.again}` first.")
+        scored = self._scored()
         if asked == "--frequency":
             from analysis.presence_reach import reach
 
@@ -146,11 +144,14 @@ class Study:
         """(record, page) of how a forecast of presence came out."""
         from analysis import presence_forecast
 
+        rows = presence_forecast.verify(said, *self._scored())
+        return {"foretold_from": said.get("sweep"), "sizes": rows}, presence_forecast.outcome_page(rows)
+
+    def _scored(self) -> tuple[Any, dict[str, Any]]:
         scored = self.concepts()
         if scored is None:
             raise ValueError(f"{self.folder.name} has no concepts. Run `saescale concepts {self.again}` first.")
-        rows = presence_forecast.verify(said, *scored)
-        return {"foretold_from": said.get("sweep"), "sizes": rows}, presence_forecast.outcome_page(rows)
+        return scored
 
     def exponents(self, fits: dict[str, Any]) -> list[tuple]:
         from analysis.summary import exponent_rows

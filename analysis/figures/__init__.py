@@ -51,7 +51,7 @@ def of_sweep(table, fits: dict) -> tuple[str, ...]:
     def filled(name: str) -> bool:
         block = fits.get(blocks.get(name, name))
         if name == "exponents" and isinstance(block, list):
-            return any(record["estimate"] is not None for record in block)
+            return any(record["estimate"] is not None for record in block if record.get("group") != "frontier")
         return bool(block) and not (isinstance(block, dict) and ("reason" in block or block.get("sizes") == []))
 
     shown = [name for name in LAW_FIGURES if name != "valleys" and filled(name)]  # a sweep has its own valleys

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
+from analysis.size_and_k import longest
 
 MEASURES = {"fvu": "fraction of variance unexplained", "delta_ce": "increase of LM loss (nats per token)"}
 MARKERS = "osD^vPX*"
@@ -25,8 +26,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
     kinds = enumerate(sorted(rows["kind"].unique()))
     looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in kinds}
     size, l0 = most(rows, "n_latents", "wanted_l0"), most(rows, "wanted_l0", "n_latents")
-    n_tokens = rows["n_tokens"].mode().tolist()[:1]
-    same = rows[rows["n_tokens"].isin(n_tokens)]
+    same = longest(rows)
     for row, (measure, label) in zip(axes, MEASURES.items(), strict=True):
         lines(row[0], same[same["n_latents"] == size], "l0", measure, looks)
         lines(row[1], same[same["wanted_l0"] == l0], "n_latents", measure, looks)
