@@ -3,14 +3,14 @@
     python -m benchmarks.concepts lm=/path/to/stories260K data.path=/path/to/stories --out results/concepts [--store runs]
 
 Trains and scores through the door (what is finished is kept), holds prediction.json and prediction_words.json of --out, which
-were written before the largest sizes were trained, against what came, and writes scores, fits, tables, splitting and steering of
-all seeds, and the figures. An hour on one core from nothing; a few minutes where the runs are there.
+were written before the largest sizes were trained, against what came, measures splitting and steering of all seeds and the
+rubric, and publishes both sweeps, the second in a folder beside the first. An hour on one core from nothing; a few minutes where
+the runs are there.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,15 +21,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from analysis import figures
 from analysis.figures.steering import ARMS, chosen_effect
+from benchmarks import rubric
+from benchmarks.door import publish, through_the_door
 from saescale import across, screen
 from saescale.campaign.sweep import load
 from saescale.records import concepts
+from saescale.records import latents as records
 from saescale.records.store import Store, read_json, write_json
 
-SWEEPS = {"concepts": "", "concepts_words": "_words"}  # name -> what its files are called after
-FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip")
+SWEEPS = {"concepts": "", "concepts_words": "_words"}  # name -> what its folder and its forecast are called after
 N_STEERED = 12
 
 
@@ -41,29 +42,27 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     for sweep, suffix in SWEEPS.items():
-        for verb in ("launch", "concepts", "collect", "fit", "figures"):
-            through_the_door(verb, sweep, asked)
-        folder = asked.store / load(sweep, asked.overrides).folder_name
-        for name in ("concepts.parquet", "table.csv", "fits.json"):
-            shutil.copyfile(folder / name, asked.out / Path(name).with_stem(Path(name).stem + suffix))
-        for name in FIGURES:
-            shutil.copyfile(folder / f"report/figures/{name}.png", asked.out / f"{name}{suffix}.png")
-        forecast, outcome = (asked.out / f"{name}{suffix}.json" for name in ("prediction", "verification"))
-        outcome.unlink(missing_ok=True)
-        through_the_door("verify", sweep, asked, "--json", str(outcome), before=(str(forecast),))
-    latents(asked)
+        words = [sweep, *asked.overrides]
+        through_the_door(("launch", "concepts", "collect"), words, asked.store)
+        verify(asked.out / f"prediction{suffix}.json", asked.out / f"verification{suffix}.json", words, asked.store)
+        if sweep == "concepts":
+            store = Store(asked.store.absolute())
+            folder = store.sweep_dir(load(sweep, asked.overrides).folder_name)
+            latents(store, folder, asked.out)
+            rubric.measure(store, folder)
+        publish(words, asked.store, Path(f"{asked.out}{suffix}"), " ".join(["python -m benchmarks.concepts", *asked.overrides]))
 
 
-def through_the_door(verb: str, sweep: str, asked: argparse.Namespace, *more: str, before: Sequence[str] = ()) -> None:
-    words = [verb, *before, sweep, *asked.overrides, "--store", str(asked.store), *more]
-    subprocess.run([sys.executable, "-m", "saescale.cli", *words], check=True,
-                   stdout=None if verb == "verify" else subprocess.DEVNULL)  # fmt: skip
+def verify(forecast: Path, outcome: Path, words: Sequence[str], store: Path) -> None:
+    """Hold the forecast against the sweep; what came is printed and written anew."""
+    outcome.unlink(missing_ok=True)
+    subprocess.run([sys.executable, "-m", "saescale.cli", "verify", str(forecast), *words, "--store", str(store), "--json",
+                    str(outcome)], check=True)  # fmt: skip
 
 
-def latents(asked: argparse.Namespace) -> None:
-    """Splitting and steering of every seed's dictionaries, and both over seeds."""
-    store = Store(asked.store.absolute())
-    folder = store.sweep_dir(load("concepts", asked.overrides).folder_name)
+def latents(store: Store, folder: Path, out: Path) -> None:
+    """Splitting and steering of every seed's dictionaries: tables over seeds in `out`; in the sweep's folder what its figures
+    show, which is steering over seeds, and the first seed's splitting."""
     plan, scored = read_json(folder / "plan.json"), concepts.read(folder)
     rows = scored.table[scored.table["dictionary"].isin(("trained", "untrained"))]
     somewhere_none = rows.loc[rows["latent"] < 0, "concept"]
@@ -78,12 +77,11 @@ def latents(asked: argparse.Namespace) -> None:
         with screen.progress(quiet=True) as bars:
             split.append(read_json(alone / "splitting.json") or across.split(alone, runs, store, None, bars))
             steered.append(read_json(alone / "steering.json") or across.steer_concepts(alone, runs, store, wanted, bars))
-    splitting_table(split).to_csv(asked.out / "splitting.csv", index=False, float_format="%.4g")
-    figures.write("splitting", asked.out, split[0])
+    splitting_table(split).to_csv(out / "splitting.csv", index=False, float_format="%.4g")
+    write_json(folder / records.SPLITTING, split[0])
     together = over_seeds(steered)
-    write_json(asked.out / "steering.json", together)
-    steering_table(together).to_csv(asked.out / "steering.csv", index=False, float_format="%.4g")
-    figures.write("steering", asked.out, together)
+    write_json(folder / records.STEERING, together)
+    steering_table(together).to_csv(out / "steering.csv", index=False, float_format="%.4g")
 
 
 def splitting_table(found: Sequence[dict[str, Any]]) -> pd.DataFrame:

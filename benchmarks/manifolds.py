@@ -3,23 +3,21 @@
     python -m benchmarks.manifolds --out results/manifolds [--store runs]
 
 Trains the sweep through the door (what is finished is kept), counts the latents each dictionary spends on each feature, divides
-as many by the model's exact solution (analysis.tiling), and writes manifolds.csv (a row per run), manifolds.json (exponents,
-latents by feature) and the figure. Some five minutes on one core from nothing.
+as many by the model's exact solution (analysis.tiling), writes manifolds.json (exponents, runs, latents by feature) into the
+sweep's folder and publishes it. Some five minutes on one core from nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import figures
 from analysis.tiling import divide, left_on_sphere
+from benchmarks.door import publish, through_the_door
 from saescale.activations.synthetic import Truth, truth
 from saescale.measure.recovery import latents_per_feature
 from saescale.records.store import Store, read_json, write_json
@@ -37,18 +35,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/manifolds"))
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    for verb in ("launch", "collect"):
-        subprocess.run([sys.executable, "-m", "saescale.cli", verb, SWEEP, f"cluster.workers={asked.workers}", "--store",
-                        str(asked.store)], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    words = [SWEEP, f"cluster.workers={asked.workers}"]
+    through_the_door(("launch", "collect"), words, asked.store)
     store = Store(asked.store.absolute())
     plan = read_json(store.sweep_dir(SWEEP) / "plan.json")
     rows, latents = divided(store, plan)
-    rows.to_csv(asked.out / "manifolds.csv", index=False, float_format="%.6g")
     found = {"schema": 1, "sweep": SWEEP, "failed": missing(store, plan), **summary(rows), "latents": latents,
              "runs": rows.drop(columns="run_id").astype(object).where(rows.notna(), None).to_dict("records")}
-    write_json(asked.out / "manifolds.json", found)
-    figures.write("manifolds", asked.out, found)
+    write_json(store.sweep_dir(SWEEP) / "manifolds.json", found)
+    publish(words, asked.store, asked.out, "python -m benchmarks.manifolds")
     for block in found["exponents"]:
         print(line(block), flush=True)
 

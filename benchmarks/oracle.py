@@ -3,8 +3,9 @@
     python -m benchmarks.oracle --out results/oracle [--store runs] [--exponents 0.9,1.1,1.3]
 
 Trains dictionaries of 64 to 1,024 latents, three seeds of each, on a million tokens of 4,096 known features per exponent, labels
-each twice, fits the law, and writes zipf.json and zipf.csv with the machine named, and the figures of each: everything in the
-folder. About ten minutes per exponent on one core. What was measured before is kept: delete the store to measure again.
+each twice, fits the law, publishes each exponent's study in a folder of its own (s1.1/ ...), and writes zipf.json and zipf.csv
+over all of them, with the machine named. About ten minutes per exponent on one core. What was measured before is kept: delete
+the store to measure again.
 """
 
 from __future__ import annotations
@@ -14,32 +15,28 @@ import csv
 import json
 import os
 import platform
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from benchmarks.door import publish, through_the_door
 from saescale.campaign.sweep import load
 from saescale.records.store import write_json
 
 SWEEP = "zipf_oracle"
-VERBS = ("launch", "concepts", "collect", "fit", "figures")
-FIGURES = ("oracle.png", "concept_presence.png", "concept_collapse.png")
 KEPT = ("n_features", "q", "agreement", "coverage", "loss", "sizes")  # of fits.json's oracle
 COLUMNS = ("zipf_exponent", "n_latents", "n_alive", "n_present", "ideal", "held", "cosine", "cosine_interval", "activity",
            "activity_interval", "data_limited")  # fmt: skip
 
 
-def one(exponent: float, store: Path, workers: int) -> tuple[Path, dict, float]:
-    """(folder of the sweep, its fits, seconds) for one exponent, through the door."""
-    overrides = [f"activations.zipf_exponent={exponent:g}", f"cluster.workers={workers}"]
+def one(exponent: float, asked: argparse.Namespace) -> tuple[dict, float]:
+    """(the sweep's fits, seconds until they were published) for one exponent, through the door."""
+    overrides = [f"activations.zipf_exponent={exponent:g}", f"cluster.workers={asked.workers}"]
     begun = time.monotonic()
-    for verb in VERBS:
-        asked = [sys.executable, "-m", "saescale.cli", verb, SWEEP, *overrides, "--store", str(store)]
-        subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
-    folder = store / load(SWEEP, overrides).folder_name
-    return folder, json.loads((folder / "fits.json").read_text()), time.monotonic() - begun
+    words = [SWEEP, *overrides]
+    through_the_door(("launch", "concepts", "collect"), words, asked.store)
+    publish(words, asked.store, asked.out / f"s{exponent:g}", f"python -m benchmarks.oracle --exponents {exponent:g}")
+    folder = asked.store / load(SWEEP, overrides).folder_name
+    return json.loads((folder / "fits.json").read_text()), time.monotonic() - begun
 
 
 def summary(exponent: float, fits: dict) -> dict:
@@ -81,12 +78,10 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     found, seconds = [], {}
     for exponent in map(float, asked.exponents.split(",")):
-        folder, fits, took = one(exponent, asked.store, asked.workers)
+        fits, took = one(exponent, asked)
         found.append(summary(exponent, fits))
         seconds[f"{exponent:g}"] = round(took)
         print(line(found[-1]), flush=True)
-        for name in FIGURES:
-            shutil.copyfile(folder / "report/figures" / name, asked.out / f"s{exponent:g}-{name}")
     machine = {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
     write_json(asked.out / "zipf.json", {"machine": machine, "workers": asked.workers, "seconds": seconds, "exponents": found})
     with (asked.out / "zipf.csv").open("w", newline="") as file:

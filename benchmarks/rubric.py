@@ -1,11 +1,11 @@
 """How close to its name a concept's latent fires, by how strongly: trained, untrained and coordinates, graded by string match.
 
     python -m benchmarks.rubric lm=/path/to/stories260K data.path=/path/to/stories [--sizes 512,2048,8192] [--store runs]
-                                --out results/concepts
 
 Needs `saescale launch concepts` and `saescale concepts concepts` with the same overrides. The latent of each concept was chosen
-on one half of the training documents; grades are taken on held-out documents, which chose nothing. Writes rubric.json, rubric.csv
-and the figure; a minute. Nobody read a context: measure/rubric.py says what a grade means.
+on one half of the training documents; grades are taken on held-out documents, which chose nothing. Writes rubric.json into the
+sweep's folder, where `saescale figures` and `publish` find it; a minute. Nobody read a context: measure/rubric.py says what a
+grade means.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import figures
 from saescale.activations.words import vocabulary_of
 from saescale.campaign.recorded import read
 from saescale.campaign.sweep import load
@@ -31,6 +30,7 @@ from saescale.records import concepts
 from saescale.records.store import Store, write_json
 
 SWEEP = "concepts"
+SIZES = (512, 2048, 8192)
 MIN_OCCURRENCES = 3  # of a name in the held-out text
 DRAWS = 2000
 KINDS = ("trained", "untrained", "neurons")
@@ -39,13 +39,20 @@ KINDS = ("trained", "untrained", "neurons")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", help="the model and the text, as for saescale launch")
-    parser.add_argument("--sizes", default="512,2048,8192")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--store", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, default=Path("results/concepts"))
     asked = parser.parse_args()
     store = Store(asked.store.absolute())
-    table = concepts.read(store.sweep_dir(load(SWEEP, asked.overrides).folder_name)).table
-    sizes = [int(part) for part in asked.sizes.split(",")]
+    found = measure(store, store.sweep_dir(load(SWEEP, asked.overrides).folder_name), [int(n) for n in asked.sizes.split(",")])
+    for row in found["rows"]:
+        if row["level"] in (0, LEVELS - 1):
+            print("{dictionary} {n_latents}, level {level}: at the name {at_name:.0%} [{0:.0%}, {1:.0%}]".format(
+                *row["at_name_interval"], **row), flush=True)  # fmt: skip
+
+
+def measure(store: Store, folder: Path, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+    """Grade the latents of the dictionaries of these sizes, and the coordinates'; writes and gives rubric.json of the sweep."""
+    table = concepts.read(folder).table
     rows = table[table["dictionary"].isin(KINDS) & (table["n_latents"].isin(sizes) | (table["dictionary"] == "neurons"))]
     first = subject(store, read(store, rows.loc[rows["dictionary"] == "trained", "run_id"].iloc[0]))
     names, graded = held_out(first, sorted(set(rows["concept"])))
@@ -54,13 +61,8 @@ def main() -> None:
     for (kind, size), part in rows.groupby(["dictionary", "n_latents"], sort=False):
         graded_by_run = [of_run(first, kind, one, names, graded) for _, one in part.groupby("run_id")]
         found["rows"] += summary(kind, int(size), graded_by_run)
-    write_json(asked.out / "rubric.json", found)
-    pd.json_normalize(found["rows"]).to_csv(asked.out / "rubric.csv", index=False, float_format="%.4g")
-    figures.write("rubric", asked.out, found)
-    for row in found["rows"]:
-        if row["level"] in (0, LEVELS - 1):
-            print("{dictionary} {n_latents}, level {level}: at the name {at_name:.0%} [{0:.0%}, {1:.0%}]".format(
-                *row["at_name_interval"], **row), flush=True)  # fmt: skip
+    write_json(folder / "rubric.json", found)
+    return found
 
 
 def held_out(one: Subject, names: Sequence[str]) -> tuple[list[str], np.ndarray]:

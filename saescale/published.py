@@ -3,7 +3,7 @@
     study.json      the question, the commands, runs by state, machines and hours, version; what makes the folder a study
     table.csv       one row per planned run
     fits.json       every law; firing.json is the part of it that needs the store
-    concepts.parquet, concepts.json, cosine/, splitting.json, steering.json, others/   where the sweep has them
+    concepts.parquet, concepts.json, cosine/, others/, and the record of a figure (splitting.json ...)   where the sweep has them
     prediction.json, verdict.json, ...   kept as they lie: what was said before the largest budget was trained, and how it went
     figures/        each as SVG and PNG
 """
@@ -24,8 +24,7 @@ from saescale.campaign.snapshot import commit
 from saescale.records.store import read_json, write_json
 from saescale.study import PUBLISHED, Study
 
-TABLES = ("table.csv", "concepts.parquet", "concepts.json", "cosine/concepts.parquet", "cosine/concepts.json",
-          "splitting.json", "steering.json")
+TABLES = ("table.csv", "concepts.parquet", "concepts.json", "cosine/concepts.parquet", "cosine/concepts.json")
 OF_THE_STORE = ("firing", "versions")  # blocks of fits.json that the tables alone do not give, or that name the installation
 SAME = 1e-6  # relative: fits that are made again
 
@@ -75,12 +74,16 @@ def publish(study: Study, folder: Path, commands: Sequence[str]) -> Published:
 
     Raises ValueError where the sweep has not been fitted, or where the folder holds another sweep's study.
     """
+    from analysis.figures import RECORD_FIGURES
+
     other = read_json(folder / PUBLISHED)
     if other is not None and other["sweep"] != study.folder.name.split("+")[0]:
         raise ValueError(f"{folder} holds the study of {other['sweep']}: choose another folder, or remove it first.")
     table, fits = study.table(), study.fits()
+    records = (f"{name}.json" for name in RECORD_FIGURES)
+    others = (str(p.relative_to(study.folder)) for p in study.path("others").glob("*.json"))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*TABLES, "fits.json", *(str(p.relative_to(study.folder)) for p in study.path("others").glob("*.json"))):
+    for name in (*TABLES, "fits.json", *records, *others):
         if study.path(name).exists():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(study.path(name), folder / name)

@@ -172,7 +172,7 @@ class Study:
         scored = self.concepts()
         if scored is not None and "presence" in fits:
             drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
-        compared = {name: read_json(self.path(f"{name}.json")) for name in figures.LATENT_FIGURES}
+        compared = {name: read_json(self.path(f"{name}.json")) for name in figures.RECORD_FIGURES}
         return drawn + [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
 
     def report(self) -> Path:

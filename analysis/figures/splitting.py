@@ -14,14 +14,15 @@ COUNTS = ("0", "1", "2", "3-4", "5-8", "9-16", "17+")
 def draw(splitting: dict) -> Figure:
     """`splitting` is splitting.json. Left: share of the smallest dictionary's alive latents by how many latents of a larger one
     point their way (cosine of 0.7 or more). Middle: novel share of a larger dictionary's latents against its size, one line per
-    smaller dictionary, dashed: untrained. Right: share novel by cosine to the nearest latent of the smaller one."""
+    smaller dictionary, dotted: untrained. Right: share novel by cosine to the nearest latent of the next smaller one."""
     figure, axes = style.panels(3, 13.2, 4.2)
     pairs = splitting["pairs"]
     sizes = sorted({pair[side] for pair in pairs for side in ("small", "large")})
     colours = style.ladder(sizes)
     _children(axes[0], [p for p in pairs if p["small"] == sizes[0]], colours)
     _novel(axes[1], pairs, colours)
-    _by_cosine(axes[2], [p for p in pairs if p["trained"]], colours)
+    below = dict(zip(sizes[1:], sizes, strict=False))
+    _by_cosine(axes[2], [p for p in pairs if p["trained"] and p["small"] == below[p["large"]]], colours)
     return figure
 
 
@@ -64,7 +65,6 @@ def _novel(ax: Axes, pairs: list[dict], colours: dict) -> None:
 
 def _by_cosine(ax: Axes, pairs: list[dict], colours: dict) -> None:
     """A share per bin with at least ten latents."""
-    smallest = min((p["small"] for p in pairs), default=0)
     for pair in pairs:
         novel, again = (np.array(pair["by_cosine"][kind], float) for kind in ("novel", "reconstruction"))
         total = novel + again
@@ -72,8 +72,8 @@ def _by_cosine(ax: Axes, pairs: list[dict], colours: dict) -> None:
         middle = (edges[1:] + edges[:-1]) / 2
         many = total >= 10
         ax.plot(middle[many], novel[many] / total[many], color=colours[pair["large"]], marker="o", markersize=3.5, linewidth=1.2,
-                linestyle="-" if pair["small"] == smallest else "--", label=f"{pair['large']:,} beside {pair['small']:,}")
-    ax.set(xlabel="cosine to the nearest latent of the smaller dictionary", ylabel="share that is novel",
+                label=f"{pair['large']:,} beside {pair['small']:,}")
+    ax.set(xlabel="cosine to the nearest latent of the next smaller dictionary", ylabel="share that is novel",
            title="novelty by direction", xlim=(0, 1), ylim=(-0.02, 1.02))
     if pairs:
-        ax.legend(loc="upper right", ncols=1 if len(pairs) < 12 else 2)
+        ax.legend(loc="best")
