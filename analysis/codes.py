@@ -51,6 +51,8 @@ WARNINGS |= {
     "floor_not_identified": "The data do not bound the floor on both sides: only its interval means something.",
     "intervals_widened": "Fitted to the smaller runs, the law missed the larger ones by more than its intervals allow: prediction"
     " intervals are widened more than 1.5 times to make up for it.",
+    "law_misses_cells": "The law is off from the means of repeated cells by more than 5 % and three times the noise within them:"
+    " it does not have this table's shape, whatever its intervals say.",
     "lr_at_edge": "The best learning rate of at least one cell is the lowest or highest that was tried there: widen its grid.",
     "lr_no_minimum": "The loss is not clearly convex in ln lr: there is no best learning rate in this table.",
     "no_skill": "On held-out larger runs the law predicts no better than the nearest run or a plain power law.",

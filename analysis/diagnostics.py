@@ -18,13 +18,14 @@ _DEGENERATE_MOST = 0.05
 _RUNS_P = 0.01
 _WIDTHS_DIFFER = 0.25
 _SKILL_LEAST = -0.05
+_MISSES = 0.05, 3.0  # in ln y, and times the noise within cells
 _MEANS = {"degenerate": "term_vanished", "at_bound": "exponent_at_bound", "not_converged": "fit_not_converged"}
 
 
 def diagnose(over: Surface, rows: Rows, inside: np.ndarray, residuals: np.ndarray) -> dict:
     """Decades spanned per column, correlation of the columns' logarithms, condition number of the column-scaled Jacobian, and
     for each column and the axis a runs test of the residuals' signs in its order: {"z", "p"} (few runs: the law bends the
-    wrong way somewhere)."""
+    wrong way somewhere), and how far the law is from the means of repeated cells."""
     jacobian = model(over, inside[None])[1][0]
     scaled = jacobian / np.maximum(np.linalg.norm(jacobian, axis=1, keepdims=True), 1e-300)
     ln = {name: np.log(values) for name, values in rows.columns.items()}
@@ -37,7 +38,31 @@ def diagnose(over: Surface, rows: Rows, inside: np.ndarray, residuals: np.ndarra
         "correlation": {f"{a},{b}": float(np.corrcoef(ln[a], ln[b])[0, 1]) for i, a in enumerate(names) for b in names[i + 1 :]},
         "condition": float(np.linalg.cond(scaled.T)),
         "runs": {name: runs_test(values, residuals) for name, values in orders.items()},
+        "lack_of_fit": lack_of_fit(ln, residuals, len(jacobian)),
     }
+
+
+def lack_of_fit(ln: dict[str, np.ndarray], residuals: np.ndarray, n_params: int) -> dict | None:
+    """Rows whose columns agree to a percent are one cell: the law's distance from the cells' means (root mean square in ln y,
+    their own noise and the parameters taken off), and the noise within cells. None without three repeats, or with no more cells
+    than parameters.
+
+    Source: the lack-of-fit test (Draper and Smith 1998, section 2.1), in sizes rather than as an F ratio, which rejects every
+    law once seeds agree well.
+    """
+    if not ln:
+        return None
+    _, cell = np.unique(np.round(np.stack(list(ln.values())), 2), axis=1, return_inverse=True)
+    cell = cell.ravel()
+    n_cells, n_rows = int(cell.max()) + 1, len(cell)
+    if n_rows - n_cells < 3 or n_cells <= n_params:
+        return None
+    count = np.bincount(cell)
+    means = np.bincount(cell, residuals) / count
+    within = float(((residuals - means[cell]) ** 2).sum() / (n_rows - n_cells))
+    between = float((count * means**2).sum() / (n_cells - n_params))
+    mean_count = n_rows / n_cells
+    return {"cells": n_cells, "between": max(between - within, 0.0) ** 0.5 / mean_count**0.5, "within": within**0.5}
 
 
 def runs_test(x: np.ndarray, residuals: np.ndarray) -> dict | None:
@@ -72,6 +97,8 @@ def fit_warnings(fit: "FitResult") -> list[str]:
         found.append("one_cluster_decides")
     if any(run and run["p"] < _RUNS_P for run in fit.diagnostics.get("runs", {}).values()):
         found.append("residuals_structured")
+    if (lack := fit.diagnostics.get("lack_of_fit")) and lack["between"] > max(_MISSES[0], _MISSES[1] * lack["within"]):
+        found.append("law_misses_cells")
     if fit.diagnostics.get("edge_cells"):
         found.append("lr_at_edge")
     if fit.diagnostics.get("wider", {}).get("needed"):
