@@ -7,7 +7,7 @@ from pathlib import Path
 
 import one_host
 import pytest
-from lab import SIXTY, Lab
+from lab import SIXTY, Lab, slowed
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +44,9 @@ def undisturbed(cluster: one_host.OneHost, project_root, tmp_path_factory) -> La
     lab.launched = lab.run("launch", "sixty")
     lab.settle()
     return lab
+
+
+@pytest.fixture
+def slow_blocks(tmp_path) -> dict[str, str]:
+    """Environment in which a run takes ten seconds at least, on however fast a machine."""
+    return slowed(tmp_path / "slow", 0.6)

@@ -9,7 +9,7 @@ import sys
 
 import one_host
 import pytest
-from lab import REPOSITORY, SIXTY, Lab, left_by, queued, shim, slowed
+from lab import REPOSITORY, SIXTY, Lab, left_by, queued, shim
 
 pytestmark = pytest.mark.slurm
 FEW = SIXTY.replace("[16, 24, 32, 48, 64]", "[32]").replace("[65_536, 131_072, 262_144]", "[262_144]").replace(
@@ -18,10 +18,10 @@ WORK = 262_144 * (1500 + 32)  # of one run, as training counts it
 
 
 @pytest.fixture
-def few(lab, tmp_path):
-    """Three runs of ten seconds at least, on however fast a machine, a job each, one array."""
+def few(lab, slow_blocks):
+    """Three runs, a job each, one array."""
     (lab.root / "sweeps" / "few.yaml").write_text(FEW)
-    lab.environment |= slowed(tmp_path / "slow", 0.6)
+    lab.environment |= slow_blocks
     return lab
 
 
