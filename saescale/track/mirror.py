@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ class Mirror:
     def open(self, run: Tracked) -> LiveRun:
         assert self.client is not None
         live = self.live[run.run_id] = self.client.open(run, self.book.wandb_id(run), self.online)
+        step_back()  # wandb's own process may have begun just now
         return live
 
     def close(self, run: Tracked, live: LiveRun, stands: Ending, n_rows: int) -> None:
@@ -198,10 +200,20 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
+def step_back() -> None:
+    """Lowest priority for this process and those it began. Each leads a session of its own, and where the kernel shares the
+    processor by session (autogroup) it is the session's priority that counts."""
+    begun = (pid for listed in Path("/proc/self/task").glob("*/children") for pid in listed.read_text().split())
+    for pid in (os.getpid(), *begun):
+        with suppress(OSError):  # another kernel, or that process has ended
+            Path(f"/proc/{pid}/autogroup").write_text("19")
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # meant for who trains; this ends when its input does
         signal.signal(number, signal.SIG_IGN)
     os.nice(19)
+    step_back()
     asked = json.loads(sys.stdin.readline())
     over = threading.Event()
 

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,21 @@ def test_a_mirror_that_cannot_start_is_a_note(store, monkeypatch):
     with following(store, ASKED, notes):
         pass
     assert notes == ["tracking is off: the mirror to wandb could not start (Cannot allocate memory)."]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not share the processor by session")
+def test_the_sessions_of_a_mirror_and_of_what_it_began_have_the_lowest_priority():
+    script = """
+import subprocess, sys
+from pathlib import Path
+from saescale.track.mirror import step_back
+begun = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+step_back()
+print([Path(f"/proc/{pid}/autogroup").read_text().split()[-1] for pid in ("self", begun.pid)])
+begun.communicate()
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True, check=True)
+    assert said.stdout == "['19', '19']\n"
 
 
 def test_a_status_of_an_earlier_mirror_is_not_taken_for_this_ones(store, monkeypatch):
