@@ -116,11 +116,10 @@ class Trainable:
     def may_have_dead(self) -> bool:
         """False when it is certain, without asking the device, that the next step finds no dead latent.
 
-        With none AuxK is exactly zero, so leaving it out changes no bit. A rank knows of its own latents alone, and must not
-        leave out what the others take part in.
+        With none AuxK is exactly zero, so leaving it out changes no bit. Ranks that share an SAE know the same (read_stats), so
+        that all or none take part.
         """
-        known = None if self.ranks.size > 1 else self._longest_silence
-        return known is None or known >= self.spec.dead_after_tokens - LARGEST_BATCH
+        return self._longest_silence is None or self._longest_silence >= self.spec.dead_after_tokens - LARGEST_BATCH
 
     def totals(self, *scalars: Tensor | float) -> Sequence[Scalar]:
         """Sums over ranks of scalars []. Kernels of a processor get counts as numbers; on a device all stay tensors there, and
@@ -159,7 +158,7 @@ class Trainable:
         self.statistics.zero_()
         *sums, n_steps = found[: len(STATISTICS) + 1]
         n_dead, longest, *own = found[len(STATISTICS) + 1 :]
-        self._longest_silence = int(-self.ranks.least(-longest)[0])  # of all shares: all or none take part in AuxK
+        self._longest_silence = int(-self.ranks.least(-longest)[0])  # of all shares
         averages = {name: total / n_steps if n_steps else float("nan") for name, total in zip(STATISTICS, sums, strict=True)}
         n_dead = self.ranks.totals(int(n_dead))[0]
         return {**averages, "n_steps": n_steps, "n_dead": int(n_dead), **dict(zip(adapted, own, strict=True))}

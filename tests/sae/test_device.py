@@ -181,5 +181,7 @@ def test_a_latent_that_may_have_died_since_the_last_look_is_looked_for():
     trainable.load_state_dict(trainable.state_dict())
     assert trainable.may_have_dead
     trainable.read_stats()
-    trainable.ranks = SimpleNamespace(size=2)  # the other one may have dead latents
-    assert trainable.may_have_dead
+    assert not trainable.may_have_dead
+    trainable.ranks = SimpleNamespace(size=2, totals=lambda *counts: counts, least=lambda _: [-1_200_000])
+    trainable.read_stats()
+    assert trainable.may_have_dead  # on the other rank one has been silent for longer
