@@ -29,5 +29,5 @@ def test_a_tracked_job_that_is_requeued_is_whole_in_wandb_and_no_row_is_there_tw
     arrived = [json.loads(line) for line in leet(log).splitlines()]
     assert without_clock(r["history"]["item"] for r in arrived if r["type"] == "history") == shown(rows)
     assert json.loads((track / "runs" / f"{run.name}.json").read_text())["ended"] == "done"
-    job, = lab.store_root.glob("jobs/*")
+    job, = lab.store_root.glob("jobs/train-*")
     assert len(list((job / "attempts").glob("*"))) == 2
