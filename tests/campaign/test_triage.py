@@ -5,6 +5,7 @@ import pytest
 from saescale.campaign import queue, triage
 from saescale.campaign.status import RunState
 from saescale.campaign.submissions import Submission
+from saescale.campaign.task import BEGUN
 from saescale.campaign.triage import CLASSES, SUGGESTED, Case, cause
 from saescale.records.store import Store, write_json
 
@@ -106,7 +107,6 @@ def test_only_the_last_attempt_counts(store):
     assert (cause(built).kind, cause(built).n_attempts) == ("killed", 2)
 
 
-def test_every_class_suggests_one_command():
 PREEMPTED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
 TIMED_OUT = PREEMPTED.replace("PREEMPTION", "TIME LIMIT")
 
@@ -147,5 +147,6 @@ def test_the_accounting_is_asked_for_any_number_of_jobs(monkeypatch):
     assert list(queue.accounting(ids)) == ids
 
 
+def test_every_class_suggests_one_command():
     assert set(SUGGESTED) == set(CLASSES)
     assert all(text.format(sweep="s", run="r").startswith("saescale ") for text in SUGGESTED.values())
