@@ -102,6 +102,22 @@ def test_a_file_that_is_not_what_it_should_be_is_named_with_what_to_do(tmp_path,
 
 
 def test_a_path_that_names_no_readable_file_is_refused_with_the_kinds(tmp_path):
+@pytest.mark.parametrize("name", ["a.txt.zst", "a.jsonl.zst"])
+def test_a_zst_file_is_read_to_the_end_of_its_last_frame_and_one_that_ends_within_is_refused(tmp_path, monkeypatch, name):
+    zstandard = pytest.importorskip("zstandard")
+    monkeypatch.setattr("saescale.activations.files.ZSTD_BYTES", 7)
+    lines = [json.dumps({"text": f"document {i} " * 9}) + "\n" for i in range(60)]
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    frames = [zstandard.compress("".join(part).encode()) for part in (lines[:40], lines[40:])]
+    whole = skipped.join(frames)
+    (tmp_path / name).write_bytes(whole)
+    assert len(read(tmp_path)) == (60 if "jsonl" in name else 1)
+    for torn in (whole[:-3], whole[:len(frames[0]) // 2], whole[:9] + b"\xff" * 9 + whole[18:], b"no zstd"):
+        (tmp_path / name).write_bytes(torn)
+        with pytest.raises(ValueError, match=rf"{name} is cut off or damaged \(.*\). Fetch it again"):
+            read(tmp_path)
+
+
     (tmp_path / "a.csv").write_text("x")
     for path in (tmp_path, tmp_path / "*.txt", tmp_path / "nowhere.jsonl"):
         with pytest.raises(ValueError, match=r"names no file that can be read.*\.jsonl"):
