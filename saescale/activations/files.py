@@ -215,12 +215,18 @@ def json_text(line: str, text_field: str, where: str) -> str:
 
 
 def text_of(row: Any, text_field: str, where: str) -> str:
-    """The text of one row. Raises ValueError listing the fields there are."""
+    """The text of one row. Raises ValueError listing the fields there are, and for text that no file of UTF-8 could hold."""
     if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
         fields = sorted(k for k, v in row.items() if isinstance(v, str)) if isinstance(row, dict) else []
         raise ValueError(f"{where} has no text in the field {text_field!r}. Set data.text_field to one of its fields of text: "
                          f"{', '.join(fields) or 'it has none'}.")
-    return row[text_field]
+    text = row[text_field]
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f"{where} has half a character in the field {text_field!r}: \\u{ord(text[e.start]):04x}, a surrogate "
+                         "without its pair. Mend or leave out that row.") from e
+    return text
 
 
 def parquet_texts(path: Path, text_field: str) -> Iterator[str]:
