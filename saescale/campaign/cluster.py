@@ -124,7 +124,8 @@ def launch(plan: Plan, store: Store, choice: Choice) -> Outcome:
         raise ValueError(f"another launch is submitting from this store ({holder}): wait until it is done. "
                          "Nothing was submitted.")
     try:
-        return _launch(plan, store, choice, lock)
+        with lock.kept():  # fetching a model or tokenising a corpus takes its time
+            return _launch(plan, store, choice, lock)
     finally:
         lock.release()
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -93,7 +94,6 @@ def test_a_split_too_small_for_one_forward_batch_is_refused_with_what_to_change(
         tokens.prepare(Store(tmp_path), one, LMFolder(BUNDLED), {**data, "held_out_fraction": 0.0})
 
 
-def test_a_context_longer_than_the_model_reads_is_refused(tmp_path):
 @pytest.mark.parametrize("raw", ["", '{"hidden_size": 1', "[]", "null"])
 def test_a_torn_config_of_a_model_is_named(tmp_path, raw):
     lm = folder_with(tmp_path)
@@ -118,6 +118,7 @@ def test_the_lock_of_a_corpus_is_kept_while_its_rows_are_ordered_and_compared(tm
     assert corpus.meta["overlap"]["kept"] == [tokens.corpus_key(data)] and not at_work
 
 
+def test_a_context_longer_than_the_model_reads_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(ValueError, match="n_ctx=512 exceeds the 256 positions"):
         tokens.corpus_facts("text_files", str(tmp_path), LMFolder(BUNDLED), 512)

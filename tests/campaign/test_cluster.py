@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,13 @@ def test_a_job_that_ended_is_not_alive(store, slurm, name):
     launch(store)
     slurm.set_rows([[*r[:3], name, *r[4:]] for r in slurm.rows()])
     assert not queue().elements and set(kinds(planned(store), store)) == {"new"}
+
+
+def test_the_lock_of_a_launch_is_kept_while_models_and_corpora_are_made_ready(store, monkeypatch):
+    kept = []
+    monkeypatch.setattr(Lock, "kept", contextmanager(lambda lock: (yield kept.append(lock.path.name))))
+    monkeypatch.setattr(cluster, "make_ready", lambda *_: [f"kept: {kept}"])
+    assert "kept: ['launch.lock']" in launch(store).notes
 
 
 def test_two_launchers_at_once_are_one_too_many(store, slurm):
