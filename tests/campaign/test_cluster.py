@@ -289,7 +289,8 @@ def test_runs_that_left_the_sweep_while_queued_are_listed_and_left_alone(store, 
     launch(store)
     project.sweep("eight", SWEEP.replace("[16, 24, 32, 48]", "[16, 24]"))
     outcome = launch(store)
-    assert "4 runs are queued or running and no longer in the sweep" in outcome.notes[0] and len(slurm.rows()) == 9
+    assert "4 runs are queued or running and no longer in the sweep" in outcome.notes[0]
+    assert "`saescale cancel eight --orphans` ends them" in outcome.notes[0] and len(slurm.rows()) == 9
     assert not (slurm.folder / "scancel.calls").exists()
 
 
