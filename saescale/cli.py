@@ -67,6 +67,9 @@ def concepts(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = R
     from saescale.study import Study
 
     planned, at = _plan(sweep, overrides, store)
+    if planned.cluster.kind == "slurm":
+        screen.say(f"Up to {planned.cluster.workers} processes score on this machine, not on Slurm: where that is a login node, "
+                   "stop them and start it with srun (docs/cluster.md).", None)
     with screen.progress() as bars:
         path = score(planned, at, bars)
         if not is_synthetic(planned.runs[0].science):  # features have no text to show a latent on

@@ -9,7 +9,7 @@ import typer
 from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, print_json
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The beginning or end of a run's id.")]
-Latents = Annotated[list[str] | None, typer.Argument(metavar="[LATENT ...]", help="Numbers of latents, from 0.")]
+Latents = Annotated[list[str] | None, typer.Argument(metavar="LATENT", help="Numbers of latents, from 0.")]
 Concepts = Annotated[list[str] | None, typer.Option("--concept", metavar="NAME", help="The concept's best latent in this run.")]
 InSweep = Annotated[str | None, typer.Option("--sweep", help="The sweep to see the run in, where several have it.")]
 TextOf = Annotated[str, typer.Option("--text", help="held_out, or train: the text latents are shown on.")]
@@ -45,7 +45,7 @@ def latent(run: RunName, latents: Latents = None, concept: Concepts = None, stor
 
 def steer(
     name: Annotated[str, typer.Argument(metavar="RUN|SWEEP", help="Beginning or end of a run's id; a sweep with --concepts.")],
-    latent: Annotated[list[str] | None, typer.Argument(metavar="[LATENT | KEY=VALUE ...]", help="One latent of the run; "
+    latent: Annotated[list[str] | None, typer.Argument(metavar="LATENT|KEY=VALUE", help="One latent of the run; "
                                                        "overrides of the sweep.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="What the model goes on from.")] = None,
     scale: Annotated[str | None, typer.Option("--scale", metavar="LOW..HIGH", help="Multiples of the latent's maximum: -10..10, "

@@ -42,7 +42,11 @@ class Asked:
     @property
     def is_table(self) -> bool:
         is_path = self.source.endswith(TABLES) or "/" in self.source or Path(self.source).is_file()
-        return is_path and not (Path(self.source) / "study.json").is_file()
+        return is_path and not self.is_published
+
+    @property
+    def is_published(self) -> bool:
+        return (Path(self.source) / "study.json").is_file()
 
     @property
     def again(self) -> str:

@@ -28,7 +28,8 @@ from saescale.cli_laws import (
 )
 from saescale.door import RUNS, Overrides, StoreRoot, SweepName
 
-Like = Annotated[str | None, typer.Option("--like", metavar="SWEEP", help="For a table: the sweep whose settings it takes.")]
+Like = Annotated[str | None, typer.Option("--like", metavar="SWEEP", help="For a table or a published study: the sweep whose "
+                                                                           "settings it takes.")]
 
 Rates = Annotated[str | None, typer.Option("--rates", metavar="'SWEEP [KEY=VALUE ...]'",
                                            help="The sweep whose learning rates say the best one.")]
@@ -55,7 +56,7 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
     presence = {"--frequency": frequency, "--latents": latents}
     if any(value is not None for value in presence.values()):
         others = {"--at": at, "--flops": flops, "--as-sweep": as_sweep, "--law": law}
-        return give(*_presence(asked, presence, others, draws, seed), json, f"saescale report {asked.again}")
+        return give(*_presence(asked, presence, others, draws, seed), json, _shown(asked))
     example = _like(asked, as_sweep, like, flops)
     chosen = find(law or ("nd" if asked.is_table else "nd_interaction"))
     rows, by = points(asked, [*chosen.columns, chosen.y])
@@ -79,7 +80,7 @@ def predict(source: Source, overrides: Overrides = None, store: StoreRoot = RUNS
         store = f" --store {shlex.quote(str(asked.store))}" if asked.store != RUNS else ""
         page, following = f"{page}\n{as_sweep} written.", f"saescale plan {as_sweep.stem}{store}"
     elif flops is not None and not asked.is_table:
-        following = f"saescale predict {asked.again} --flops {flops:g} --as-sweep sweeps/next.yaml"
+        following = f"saescale predict {asked.again} --flops {flops:g} --as-sweep sweeps/next.yaml{_like_itself(asked)}"
     ahead = {} if asked.is_table or flops is None else _ahead(asked, rates, found.fit, lr, flops)
     return give(found.to_dict() | ahead, page, json, following)
 
@@ -103,15 +104,27 @@ def verify(prediction: Annotated[Path, typer.Argument(metavar="PREDICTION.json",
         from saescale.study import Study
 
         came_out = Study.of(sweep, asked.overrides, store).presence_verdict(said)
-        return give(*came_out, json, f"saescale report {asked.again}")
+        return give(*came_out, json, _shown(asked))
     rows, by = points(asked, ["N", "D", "loss"])
     others = points(_rates_of(asked, rates), ["N", "D", "lr", "loss"], every_rate=True)[0] if rates else None
     found = verdict(said, rows, by, others)
     screen.show_verdict(verdict_lines(found))
     if json:
         write_json(json, found)
-    screen.say(f"{json} written." if json else "", f"saescale report {asked.again}")
+    screen.say(f"{json} written." if json else "", _shown(asked))
     return None
+
+
+def _shown(asked: Asked) -> str:
+    """The command that shows what was asked: a published study has figures and no report."""
+    return f"saescale {'figures' if asked.is_published else 'report'} {asked.again}"
+
+
+def _like_itself(asked: Asked) -> str:
+    """The option that names the sweep a published study is of, which its folder does not."""
+    from saescale.records.store import read_json
+
+    return f" --like {read_json(Path(asked.source) / 'study.json')['sweep']}" if asked.is_published else ""
 
 
 def _ahead(asked: Asked, rates: str | None, fit: Any, lr: Any, flops: float) -> dict[str, Any]:
@@ -169,7 +182,7 @@ def _like(asked: Asked, as_sweep: Path | None, like: str | None, flops: float | 
         raise ValueError("--as-sweep tests a budget: give --flops too.")
     if as_sweep.exists():
         raise ValueError(f"{as_sweep} exists and is not overwritten: choose another name, or remove it first.")
-    if asked.is_table and like is None:
+    if (asked.is_table or asked.is_published) and like is None:
         raise ValueError(f"{asked.source} does not say which model and data a sweep should use: name a sweep with --like.")
     return load(like, ()) if like else load(asked.source, asked.overrides)
 

@@ -123,15 +123,14 @@ def gc(store: StoreRoot = RUNS, json: Json = False, yes: Yes = False) -> None:
 
 
 def doctor(store: StoreRoot = RUNS, json: Json = False,
-           cluster: Annotated[str, typer.Option("--cluster", help="local or slurm.")] = "local",
+           cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="Of conf/cluster/: local, slurm, your site.")]
+           = "local",
            partition: Annotated[str | None, typer.Option("--partition", help="Where to try a job of a second.")] = None) -> None:
     """Look whether everything is there that a launch needs. Exit code 3 when something will not work."""
     from saescale import screen_cluster
     from saescale.campaign import doctor as look
     from saescale.records.store import Store
 
-    if cluster not in ("local", "slurm"):
-        raise ValueError(f"--cluster {cluster} is not known. Choose one of: local, slurm.")
     checks = [*look.examine(Store(store.absolute()), cluster, partition)]
     print_json([vars(c) for c in checks]) if json else screen_cluster.show_checks(checks)
     raise typer.Exit(3 if look.worst(checks) == look.FAIL else 0)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a file in sweeps/.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides in Hydra's grammar.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides in Hydra's grammar.")]
 StoreRoot = Annotated[Path, typer.Option("--store", envvar="SAESCALE_STORE", help="Where runs are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 RUNS = Path("runs")

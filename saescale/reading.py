@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 ACTIVATION_DTYPES = ("bfloat16", "float16", "float32")
@@ -59,6 +60,6 @@ def choices(lm: LMConfig, data: DataConfig) -> dict[str, tuple[str, tuple[str, .
 
 
 def check_hook(hook: str | None) -> None:
-    if hook is not None and not (hook.startswith("blocks.") and hook.endswith(HOOK_SITES) and hook.count(".") == 2):
-        raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with SITE one of: "
-                         f"{', '.join(HOOK_SITES)}, blocks.*.SITE for every layer, or null for the middle of the model.")
+    if hook is not None and not re.fullmatch(rf"blocks\.(\*|0|[1-9][0-9]*)\.({'|'.join(HOOK_SITES)})", hook):
+        raise ValueError(f"lm.hook_name={hook!r} is not known. Give blocks.LAYER.SITE with LAYER a number from 0 and SITE one "
+                         f"of: {', '.join(HOOK_SITES)}, blocks.*.SITE for every layer, or null for the middle of the model.")

@@ -141,6 +141,18 @@ def test_a_sweep_with_overrides_keeps_apart_from_the_plain_one(saescale, project
     assert (project.store / "tiny" / "plan.json").read_bytes() == plain
 
 
+@pytest.mark.parametrize(("verb", "shown"), [
+    ("plan", "[KEY=VALUE]..."), ("latent", "[LATENT]..."), ("steer", "[LATENT|KEY=VALUE]...")])
+def test_help_writes_what_may_be_left_out_in_one_pair_of_brackets(saescale, verb, shown):
+    code, out, _ = saescale(verb, "--help")
+    assert code == 0 and shown in out and "[[" not in out
+
+
+def test_concepts_say_that_they_are_scored_here_and_not_on_slurm(saescale):
+    assert "8 processes score on this machine, not on Slurm" in saescale("concepts", "tiny", "cluster=slurm")[1]
+    assert "Slurm" not in saescale("concepts", "tiny")[1]
+
+
 def test_help_imports_nothing_heavy():
     heavy = ("torch", "hydra", "pandas", "scipy", "numpy", "transformer_lens", "transformers", "matplotlib")
     code = (f"import sys; sys.argv = ['saescale', '--help']\nfrom saescale import cli\ntry: cli.main()\nexcept SystemExit: pass\n"

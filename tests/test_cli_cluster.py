@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from saescale.campaign import doctor, folders
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records.lock import Lock
@@ -39,7 +40,7 @@ def plan(project):
     (["retry", "quick", "--set", "train.lr=*2"], "would make other runs"),
     (["retry", "quick", "--set", "cluster"], "is not KEY=VALUE"),
     (["retry", "quick", "--set", "cluster.kernels=*2"], "nothing that can be scaled"),
-    (["doctor", "--cluster", "lsf"], "Choose one of: local, slurm"), (["launch", "$(touch x)"], "is not a sweep name"),
+    (["doctor", "--cluster", "lsf"], "inprocess, local, slurm"), (["launch", "$(touch x)"], "is not a sweep name"),
     (["plan", "quick", "cluster=nope"], "inprocess, local, slurm"), (["plan", "quick", "cluster=slurm", "cluster.job.time=soon"],
                                                                      "is not a time limit")])
 def test_bad_input_is_one_sentence_and_exit_code_2(saescale, arguments, said):
@@ -150,6 +151,21 @@ def test_doctor_looks_at_this_machine(saescale):
     code, out, _ = saescale("doctor", "--json")
     found = {c["name"]: c["verdict"] for c in json.loads(out)}
     assert code == 0 and found["torch"] == found["submitit"] == found["conf"] == "ok" and found["disk"] in ("ok", "warn")
+
+
+def test_doctor_tries_a_node_with_what_the_sites_file_asks_for(project, monkeypatch):
+    conf = project.root / "conf" / "cluster"
+    conf.mkdir(parents=True)
+    text = (folders.installed("conf") / "cluster" / "slurm.yaml").read_text()
+    for name, value in (("account", "mylab"), ("constraint", "fast"), ("partition", "gpu")):
+        text = text.replace(f"{name}: null", f"{name}: {value}")
+    (conf / "lab.yaml").write_text(text)
+    asked = []
+    monkeypatch.setattr(doctor.queue, "ask", lambda *command: asked.append(command) or (None, "srun said: no"))
+    for partition in (None, "other"):
+        next(doctor.shared_folder(Store(project.root), doctor.settings_of("lab"), partition))
+    assert {"--account=mylab", "--constraint=fast", "--partition=gpu"} <= set(asked[0]) and "--partition=other" in asked[1]
+    assert not [word for word in asked[0] if word.startswith("--qos")]
 
 
 def test_doctor_says_what_a_cluster_lacks(saescale, monkeypatch, tmp_path):

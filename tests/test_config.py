@@ -191,7 +191,9 @@ def test_a_negative_budget_is_refused():
     ("data.activation_dtype", "int8", "bfloat16"), ("lm.dtype", "float8", "float32"), ("lm.attention", "flash", "eager, sdpa"),
     ("data.packing", "glue", "cut, pack_eos, pack_bos, pack_bare"),
     ("cluster.kind", "pbs", "inprocess, local, slurm"),
-    ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post")])
+    ("cluster.kernels", "abacus", "auto, cpu, numba"), ("lm.hook_name", "blocks.1.nope", "hook_resid_post"),
+    ("lm.hook_name", "blocks.3.ln1_hook_resid_post", "hook_resid_post"), ("lm.hook_name", "blocks.x.hook_mlp_out", "a number"),
+    ("lm.hook_name", "blocks.01.hook_mlp_out", "a number from 0")])
 def test_an_unknown_choice_is_refused_with_the_known_ones(key, value, choice):
     assert choice in refused({key: value})
 

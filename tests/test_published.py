@@ -32,6 +32,15 @@ def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(sa
     assert code == 2 and "is not what its tables give" in err
 
 
+def test_what_follows_a_prediction_of_a_published_study_is_a_command_it_takes(saescale, project, monkeypatch):
+    write_json(project.root / "results" / "x" / "study.json", {"sweep": "tiny"})
+    monkeypatch.setattr("saescale.study.Study.presence_law", lambda *_: ({}, "a page"))
+    code, out, _ = saescale("predict", "results/x", "--frequency", "1e-9")
+    assert code == 0 and out.rstrip().endswith("next: saescale figures results/x")
+    code, _, err = saescale("predict", "results/x", "--flops", "1e9", "--as-sweep", "sweeps/next.yaml")
+    assert code == 2 and "name a sweep with --like" in err
+
+
 def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     folder = eight.root / "results" / "other"
     folder.mkdir(parents=True)

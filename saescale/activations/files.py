@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from saescale.identity import digest
 KINDS = (".txt", ".py", ".md", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
 PARQUET_ROWS = 1024
+ZSTD_BYTES = 65_536  # decompressed at once
 
 
 def ending(path: Path) -> str:
@@ -120,12 +122,48 @@ def opened(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ModuleNotFoundError as e:
-            raise ValueError(f"{path} needs the zstandard package: pip install 'saescale[data]'.") from e
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True))
+        return io.BufferedReader(ZstdFile(path))
     return path.open("rb")
+
+
+class ZstdFile(io.RawIOBase):
+    """The bytes of a .zst file. Raises EOFError where it is damaged or ends within a frame: to zstandard's own reader that is an
+    end like any."""
+
+    def __init__(self, path: Path) -> None:
+        if find_spec("zstandard") is None:
+            raise ValueError(f"{path} needs the zstandard package: pip install 'saescale[data]'.")
+        self.file, self.rest = path.open("rb"), memoryview(b"")
+        self.blocks = self._blocks()
+
+    def _blocks(self) -> Iterator[bytes]:
+        import zstandard
+
+        frame = None
+        while data := self.file.read(ZSTD_BYTES):
+            while data:
+                frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    yield frame.decompress(data)
+                except zstandard.ZstdError as e:
+                    raise EOFError(e) from e
+                data, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+        if frame is not None:
+            raise EOFError("it ends within a frame")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not self.rest and (block := next(self.blocks, None)) is not None:
+            self.rest = memoryview(block)
+        n = min(len(into), len(self.rest))
+        into[:n], self.rest = self.rest[:n], self.rest[n:]
+        return n
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def texts(path: Path, text_field: str, separator: str | None) -> Iterator[str]:
@@ -177,12 +215,18 @@ def json_text(line: str, text_field: str, where: str) -> str:
 
 
 def text_of(row: Any, text_field: str, where: str) -> str:
-    """The text of one row. Raises ValueError listing the fields there are."""
+    """The text of one row. Raises ValueError listing the fields there are, and for text that no file of UTF-8 could hold."""
     if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
         fields = sorted(k for k, v in row.items() if isinstance(v, str)) if isinstance(row, dict) else []
         raise ValueError(f"{where} has no text in the field {text_field!r}. Set data.text_field to one of its fields of text: "
                          f"{', '.join(fields) or 'it has none'}.")
-    return row[text_field]
+    text = row[text_field]
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f"{where} has half a character in the field {text_field!r}: \\u{ord(text[e.start]):04x}, a surrogate "
+                         "without its pair. Mend or leave out that row.") from e
+    return text
 
 
 def parquet_texts(path: Path, text_field: str) -> Iterator[str]:

@@ -35,7 +35,11 @@ class LMFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return json.loads((self.path / "config.json").read_text())
+        try:
+            return {**json.loads((self.path / "config.json").read_text())}
+        except (ValueError, TypeError) as e:
+            raise ValueError(f"{self.path}/config.json is cut off or damaged ({e}): it is no JSON object. Save the model "
+                             "there again with save_pretrained, or fetch it again.") from e
 
     @cached_property
     def revision(self) -> str:

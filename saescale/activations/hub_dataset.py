@@ -94,7 +94,7 @@ class DatasetReader:
                     dataset.load_state_dict(self.inner)
                 else:
                     self.inner = dataset.state_dict()
-                for row in dataset:
+                for row in self._rows(dataset):
                     text = text_of(row, self.corpus.text_field, f"{self.corpus.path}, row {self.n}")
                     self.n += 1
                     self.inner, tries = dataset.state_dict(), 0
@@ -108,6 +108,15 @@ class DatasetReader:
                 pause = pause_s(e, tries)
                 print(f"{self.corpus.path}: {type(e).__name__} at row {self.n}; trying again in {pause:.0f} s.", file=sys.stderr)
                 time.sleep(pause)
+
+    def _rows(self, dataset: Any) -> Iterator[dict[str, Any]]:
+        try:
+            yield from dataset
+        except OSError:
+            raise
+        except ValueError as e:  # of the format's reader, which names no row
+            raise ValueError(f"{self.corpus.path} cannot be read from row {self.n} on: {' '.join(str(e).split())[:300]}. Mend "
+                             "the dataset, or name another with data.path.") from e
 
     def state(self) -> dict[str, Any]:
         return {"n": self.n, "inner": self.inner}

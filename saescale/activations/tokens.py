@@ -139,7 +139,8 @@ def prepare(store: Store, documents: Sequence[Document] | Source, lm: LMFolder, 
             raise ValueError(f"this corpus is being tokenised by {holder}: run the command again when it is done.")
         try:
             if not is_prepared(store, data):  # it may have been finished while this process waited
-                _tokenise(folder, source, lm, data, lambda *said: (lock.beat(), progress(*said)))
+                with lock.kept():  # putting billions of tokens into their order takes minutes
+                    _tokenise(folder, source, lm, data, lambda *said: (lock.beat(), progress(*said)))
         finally:
             lock.release()
     return read(folder)

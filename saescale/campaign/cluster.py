@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,7 +125,8 @@ def launch(plan: Plan, store: Store, choice: Choice) -> Outcome:
         raise ValueError(f"another launch is submitting from this store ({holder}): wait until it is done. "
                          "Nothing was submitted.")
     try:
-        return _launch(plan, store, choice, lock)
+        with lock.kept():  # fetching a model or tokenising a corpus takes its time
+            return _launch(plan, store, choice, lock)
     finally:
         lock.release()
 
@@ -246,7 +248,7 @@ def orphans(plan: Plan, store: Store, now: Queue) -> list[str]:
     if not lost:
         return []
     return [f"{len(lost)} runs are queued or running and no longer in the sweep, the first {lost[0]}: they go on; "
-            "`saescale cancel --orphans` ends them."]
+            f"`saescale cancel {shlex.join([plan.sweep.name, *plan.sweep.said])} --orphans` ends them."]
 
 
 def preview(plan: Plan, store: Store, choice: Choice, ask: bool = False) -> dict[str, Any]:

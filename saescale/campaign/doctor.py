@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from saescale.campaign import folders, queue
+from saescale.campaign import compose, folders, queue
+from saescale.config import ClusterConfig, group
 from saescale.records.store import Store
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 LITTLE_DISK_GB = 5.0
+HERE = ("local", "inprocess")  # never read through Hydra, whose absence is for a check to say
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,25 @@ class Check:
 
 
 def examine(store: Store, cluster: str, partition: str | None) -> Iterator[Check]:
-    """Look at this machine, and with cluster='slurm' at the scheduler and one of its nodes."""
+    """Look at this machine, and where conf/cluster/<cluster>.yaml is of a Slurm site at its scheduler and one of its nodes.
+
+    Raises ValueError for a cluster there is not.
+    """
+    site = settings_of(cluster) if cluster not in HERE else None
     yield from machine(store)
-    if cluster == "slurm":
+    if site is not None and site.kind == "slurm":
         yield from scheduler()
-        yield from shared_folder(store, partition)
+        yield from shared_folder(store, site, partition)
+
+
+def settings_of(cluster: str) -> ClusterConfig:
+    known = compose.group_choices()["cluster"]
+    if cluster not in known:
+        raise ValueError(f"--cluster {cluster} is not known. Choose one of: {', '.join(known)}.")
+    site = group("cluster", compose.compose({"cluster": cluster})["cluster"])
+    if site.kind == "slurm" and (site.job is None or site.slurm is None):
+        raise ValueError(f"conf/cluster/{cluster}.yaml needs job and slurm. Copy conf/cluster/slurm.yaml.")
+    return site
 
 
 def machine(store: Store) -> Iterator[Check]:
@@ -138,14 +154,18 @@ def configuration(config: str) -> Iterator[Check]:
                 "JobRequeue=0", "jobs of a failed node end: launch again")
 
 
-def shared_folder(store: Store, partition: str | None) -> Iterator[Check]:
-    """Whether a node reads what is written here and writes what is read here, tried with a job of a second."""
+def shared_folder(store: Store, site: ClusterConfig, partition: str | None) -> Iterator[Check]:
+    """Whether a node reads what is written here and writes what is read here, tried with a job of a second that asks for the
+    account, the qos, the constraint and the partition of the site's jobs."""
+    assert site.slurm is not None and site.job is not None
     token = uuid.uuid4().hex
     here, there = store.root / f".doctor-{token}", store.root / f".doctor-{token}.back"
     try:
         here.write_text(token + "\n")
         script = 'read -r t < "$1" && printf %s "$t" > "$2" && "$3" -c "import saescale, torch"'
-        where = [f"--partition={partition}"] if partition else []
+        asked = {"partition": partition or site.job.partition, "account": site.slurm.account, "qos": site.slurm.qos,
+                 "constraint": site.slurm.constraint}
+        where = [f"--{name}={value}" for name, value in asked.items() if value]
         out, why = queue.ask("srun", "--quiet", "--immediate=45", "--ntasks=1", "--nodes=1", "--time=2", *where,
                              "--job-name=saescale-doctor", "sh", "-c", script, "sh", str(here), str(there), sys.executable)
         written = there.exists() and there.read_text() == token

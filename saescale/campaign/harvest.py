@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saescale.activations import overlap, tokens
-from saescale.activations.shards import missing_shards, shard_tokens
+from saescale.activations.shards import cache_spec, missing_shards, shard_tokens
 from saescale.campaign import devices, lm_cost, memory, placement, price
 from saescale.campaign.fleets import grouped
 from saescale.campaign.jobs import make_job
@@ -50,10 +50,9 @@ class Harvest:
 
 
 def read_together(run: PlannedRun) -> str:
-    """What two runs must share for one forward to serve both: all but the hook."""
-    science = run.science
-    lm = {k: v for k, v in science["lm"].items() if k not in ("hook_name", "d_in")}
-    return digest({"lm": lm, "data": {k: v for k, v in science["data"].items() if k != "data_seed"}})
+    """What two runs must share for one forward to serve both: all that names their caches but the hook."""
+    spec = cache_spec(run.science)
+    return digest({**spec, "lm": {k: v for k, v in spec["lm"].items() if k not in ("hook_name", "d_in")}})
 
 
 def lacking(runs: Sequence[PlannedRun], store: Store) -> list[Caches]:

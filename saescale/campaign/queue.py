@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 PATIENCE_S = 60
+ASKED_AT_ONCE = 1000  # ids in one argument, which may hold 128 KiB
 # Everything else squeue may show, also names of later versions, counts as alive.
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
          "TIMEOUT"}
@@ -118,9 +119,12 @@ def accounting(ids: Sequence[str]) -> dict[str, dict[str, str]]:
     fields = ("JobID", "State", "ExitCode", "DerivedExitCode", "Elapsed", "Timelimit", "NodeList", "Reason", "End")
     if not ids or shutil.which("sacct") is None:
         return {}
-    out, _ = ask("sacct", "--noheader", "--parsable2", "--duplicates", f"--jobs={','.join(ids)}", f"--format={','.join(fields)}")
+    said = ""
+    for i in range(0, len(ids), ASKED_AT_ONCE):
+        said += ask("sacct", "--noheader", "--parsable2", "--duplicates", f"--jobs={','.join(ids[i:i + ASKED_AT_ONCE])}",
+                    f"--format={','.join(fields)}")[0] or ""
     rows: dict[str, dict[str, str]] = {}
-    for line in (out or "").splitlines():
+    for line in said.splitlines():
         row = dict(zip(fields, line.split("|"), strict=False))
         name, _, step = row.get("JobID", "").partition(".")
         if not step:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,12 @@ class Flight:
 def flight(submissions: Sequence[Submission], queue: Queue) -> Flight:
     elements, submitted, jobs = {}, {}, {}
     for s in submissions:
-        by_name = {e.id: e for e in queue.named(s.name)} if s.is_open else {}
-        ids = s.ids() or dict(zip(s.jobs, by_name, strict=False))
+        number = next((e.id.partition("_")[0] for e in queue.named(s.name)), None) if s.is_open else s.number
+        ids = replace(s, number=number).ids()
         for job, runs in s.jobs.items():
             if s.over is None:
                 submitted |= dict.fromkeys(runs, s.time)
-            element = queue.elements.get(ids.get(job, "")) or by_name.get(ids.get(job, ""))
+            element = queue.elements.get(ids.get(job, ""))
             if element is not None:
                 jobs[job] = element
                 elements |= dict.fromkeys(runs, element)

@@ -27,6 +27,7 @@ from saescale.track.follow import following
 
 REQUEUED, STALLED = 75, 76
 KILL_WAIT_S = 300.0
+BEGUN = "saescale: a try begins"  # in the log of a task, which Slurm goes on with when the job comes back
 TRACK_WAIT_S = 10.0  # for the mirror to wandb, when time is short
 
 
@@ -53,6 +54,7 @@ def run_task(job_dir: str) -> None:
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, asked)
     job = Path(job_dir)
+    print(BEGUN, file=sys.stderr, flush=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # the worker is born with it blocked and unblocks when it can save
     worker = begin(job, me, asked)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})

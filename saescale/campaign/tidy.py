@@ -56,13 +56,13 @@ def checkpoints(store: Store, configs: dict[str, dict]) -> list[Leaving]:
 
 
 def caches(store: Store, configs: dict[str, dict]) -> list[Leaving]:
-    """Activations and corpora that no run of the store names."""
+    """Activations and corpora that no run of the store names and nobody fills."""
     used = {key: {(c.get("execution") or {}).get(key) for c in configs.values()} for key in ("cache_key", "corpus_key")}
     found = []
     for kind, key in (("activations", "cache_key"), ("corpora", "corpus_key")):
         for folder in sorted(store.root.glob(f"{kind}/*")):
-            claimed = any(owner(p) for p in folder.glob("claims/*"))
-            if folder.name not in used[key] and not claimed:
+            is_filled = any(owner(p) for p in (folder / "lock", *folder.glob("claims/*")))
+            if folder.name not in used[key] and not is_filled:
                 found.append(Leaving(kind, folder, size(folder), "no run of this store reads it"))
     return found
 

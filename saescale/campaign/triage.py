@@ -17,7 +17,7 @@ from saescale.campaign import queue
 from saescale.campaign.attempts import attempts, ending, exit_name, read_or_empty
 from saescale.campaign.status import RunState
 from saescale.campaign.submissions import Submission
-from saescale.campaign.task import STALLED
+from saescale.campaign.task import BEGUN, STALLED
 from saescale.records.store import Store
 
 SILENT_S = 600.0  # a running job that says nothing for so long is stalled; a block of training takes seconds
@@ -140,11 +140,12 @@ def by_accounting(case: Case) -> Found:
 
 
 def by_words(case: Case) -> Found:
-    said = words(case)
-    for kind, pattern in WRITTEN.items():
-        lines = [line for line in said if re.search(pattern, line)]
-        if lines:
-            return kind, lines
+    """What the attempt wrote itself decides before what Slurm wrote, whose log every try of the job goes on with."""
+    for said in (own_words(case), slurm_words(case)):
+        for kind, pattern in WRITTEN.items():
+            lines = [line for line in said if re.search(pattern, line)]
+            if lines:
+                return kind, lines
     return None
 
 
@@ -173,14 +174,22 @@ def by_exit(case: Case) -> Found:
 
 def words(case: Case) -> list[str]:
     """The last lines its last attempt wrote, of all its ranks, then what Slurm wrote beside it."""
-    paths = written(case.attempt) if case.attempt else []
+    return [*own_words(case), *slurm_words(case)]
+
+
+def own_words(case: Case) -> list[str]:
+    return [line for path in (written(case.attempt) if case.attempt else ()) for line in tail(path)]
+
+
+def slurm_words(case: Case) -> list[str]:
+    """What Slurm wrote of the last try: of each task's log what follows its last mark, which a task writes when it begins."""
     s = case.submission
-    if s is not None and case.job is not None and s.number:
-        element = s.ids().get(case.job.name, s.number)
-        paths += sorted(case.job.parents[1].glob(f"{s.sweep}/slurm/{s.token}/{element}_*log.err"))
-    lines: list[str] = []
-    for path in paths:
-        lines += tail(path)
+    if s is None or case.job is None or not s.number:
+        return []
+    element, lines = s.ids().get(case.job.name, s.number), list[str]()
+    for path in sorted(case.job.parents[1].glob(f"{s.sweep}/slurm/{s.token}/{element}_*log.err")):
+        said = tail(path)
+        lines += said[max((i for i, line in enumerate(said, 1) if line.startswith(BEGUN)), default=0):]
     return lines
 
 
@@ -209,15 +218,27 @@ def cases(found: Mapping[str, RunState], store: Store, submissions: Sequence[Sub
             last |= dict.fromkeys((r for r in runs if r in found), (s, job))
     built = {}
     for run_id, state in found.items():
-        submission, job = last.get(run_id, (None, None))
-        job = job or (state.progress or {}).get("job") or read_or_empty(store.run_dir(run_id) / "status.json").get("job")
-        built[run_id] = Case(state, store.job_dir(job) if job else None, submission)
+        s, job = last.get(run_id, (None, None))
+        status = state.progress or (read_or_empty(store.run_dir(run_id) / "status.json") if job is None else {})
+        built[run_id] = judged_by(store, state, s, job, status.get("job"))
     ids = {run_id: case.submission.ids().get(case.job.name) for run_id, case in built.items()
            if case.submission and case.job and case.state.state not in ("done", "queued", "running")}
     rows = queue.accounting(sorted({i for i in ids.values() if i}))
     for run_id, element in ids.items():
         built[run_id].accounted = rows.get(element or "", {})
     return built
+
+
+def judged_by(store: Store, state: RunState, s: Submission | None, submitted: str | None, seen: str | None) -> Case:
+    """The case of a run that was handed over in the job `submitted` and whose files name the job `seen`. What was tried after the
+    submission and outside it, on this machine say, is what there is to judge, and nothing that Slurm knows belongs to it."""
+    for job in dict.fromkeys(j for j in (seen, submitted) if s is not None and j):
+        _, start = (attempts(store.job_dir(job)) or [(None, {})])[-1]
+        is_its_own = (start.get("slurm") or {}).get("id") == s.ids().get(job, s)
+        if start.get("started", 0) >= s.time and not is_its_own:
+            return Case(state, store.job_dir(job))
+    job = submitted or seen
+    return Case(state, store.job_dir(job) if job else None, s)
 
 
 def causes(found: Mapping[str, RunState], store: Store, submissions: Sequence[Submission]) -> dict[str, Cause]:

@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +71,7 @@ class LostLock(ValueError):
 
 
 class Lock:
-    """`acquire` before training a trunk, `beat` while training, `release` after.
+    """`acquire` before training a trunk, `beat` while training (or be `kept`), `release` after.
 
     `history`: a file that keeps a line for each time the lock was taken and released, {event, time, host, pid, token}.
     """
@@ -122,6 +124,27 @@ class Lock:
             raise LostLock(f"{self.path} was taken over while this process was silent: stopping here. "
                            "Whoever holds it goes on; launch again when it is done.")
         os.utime(self.path)
+
+    @contextlib.contextmanager
+    def kept(self, every_s: float = STALE_S / 4) -> Iterator[None]:
+        """While open, a thread beats: for work that cannot say in between that it lives. It falls silent with its process."""
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.wait(every_s):
+                with contextlib.suppress(OSError):
+                    try:
+                        self.beat()
+                    except LostLock:  # the next beat of the owner itself tells
+                        return
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            keeper.join()
 
     def release(self) -> None:
         if self._is_mine():

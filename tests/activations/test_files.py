@@ -88,6 +88,7 @@ def test_reading_goes_on_from_any_document(tmp_path):
 @pytest.mark.parametrize(("name", "raw", "said"), [
     ("a.txt", b"fine\nGr\xf6\xdfe\n", r"a.txt, line 2: byte 0xf6 is not UTF-8. Convert the file"),
     ("a.jsonl", b'{"text": "x"}\n{"text": \n', r"a.jsonl, line 2 is not JSON"),
+    ("a.jsonl", b'{"text": "x"}\n{"text": "a\\ud83d"}\n', r"a.jsonl, line 2 has half a character in the field 'text': \\ud83d"),
     ("a.jsonl", b'{"body": "x", "n": 3}\n', r"has no text in the field 'text'. Set data.text_field to one of.*: body"),
     ("a.txt.gz", gzip.compress(b"x" * 9999)[:20], r"a.txt.gz is cut off or damaged"),
     ("a.txt.gz", b"no gzip", r"a.txt.gz is cut off or damaged"),
@@ -99,6 +100,22 @@ def test_a_file_that_is_not_what_it_should_be_is_named_with_what_to_do(tmp_path,
     with pytest.raises(ValueError, match=said) as e:
         read(tmp_path)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["a.txt.zst", "a.jsonl.zst"])
+def test_a_zst_file_is_read_to_the_end_of_its_last_frame_and_one_that_ends_within_is_refused(tmp_path, monkeypatch, name):
+    zstandard = pytest.importorskip("zstandard")
+    monkeypatch.setattr("saescale.activations.files.ZSTD_BYTES", 7)
+    lines = [json.dumps({"text": f"document {i} " * 9}) + "\n" for i in range(60)]
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    frames = [zstandard.compress("".join(part).encode()) for part in (lines[:40], lines[40:])]
+    whole = skipped.join(frames)
+    (tmp_path / name).write_bytes(whole)
+    assert len(read(tmp_path)) == (60 if "jsonl" in name else 1)
+    for torn in (whole[:-3], whole[:len(frames[0]) // 2], whole[:9] + b"\xff" * 9 + whole[18:], b"no zstd"):
+        (tmp_path / name).write_bytes(torn)
+        with pytest.raises(ValueError, match=rf"{name} is cut off or damaged \(.*\). Fetch it again"):
+            read(tmp_path)
 
 
 def test_a_path_that_names_no_readable_file_is_refused_with_the_kinds(tmp_path):

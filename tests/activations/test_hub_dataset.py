@@ -49,6 +49,12 @@ def test_reading_goes_on_within_and_between_shards(folder, stop):
     assert begun + [d.text for d in rest.reader(json.loads(json.dumps(reader.state())))] == texts
 
 
+def test_a_dataset_that_cannot_be_read_on_says_so_with_its_row(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "x"}\n{"text": "a\\ud83d"}\n')
+    with pytest.raises(ValueError, match=rf"{tmp_path} cannot be read from row 0 on: .*surrogate.*Mend the dataset"):
+        names(dataset(tmp_path).reader())
+
+
 class Failing:
     """The dataset, whose connection breaks once at row 50."""
 

@@ -9,6 +9,7 @@ from saescale.activations import oversample
 from saescale.activations.stream import Stream
 from saescale.activations.tokens import TokenSplit
 from saescale.activations.words import read_vocabulary
+from saescale.campaign import harvest
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records.store import Store
@@ -54,6 +55,7 @@ def test_a_mix_is_another_run_that_reads_the_same_harvest_and_no_mix_is_the_run_
     assert not {r.run_id for r in plain} & {r.run_id for r in mixed}
     assert [r.run_id for r in mixed] == [r.run_id for r in again]
     assert {r.execution["cache_key"] for r in plain} == {r.execution["cache_key"] for r in mixed}
+    assert harvest.lacking([*plain, *mixed], store) == harvest.lacking(plain, store)
     assert [r.run_id for r in plain] == [r.run_id for r in make_plan(load("tiny", ["data.oversample_factor=1"]), store).runs]
     assert before.n_train_tokens < after.n_train_tokens < 4 * before.n_train_tokens  # an epoch of the mix is longer
 

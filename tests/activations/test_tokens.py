@@ -1,5 +1,6 @@
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -91,6 +92,30 @@ def test_a_split_too_small_for_one_forward_batch_is_refused_with_what_to_change(
     with pytest.raises(ValueError, match="held_out split.*Lower data.batch_sequences or change held_out_fraction"):
         one = [Document("a.py", "import os " * 90)]
         tokens.prepare(Store(tmp_path), one, LMFolder(BUNDLED), {**data, "held_out_fraction": 0.0})
+
+
+@pytest.mark.parametrize("raw", ["", '{"hidden_size": 1', "[]", "null"])
+def test_a_torn_config_of_a_model_is_named(tmp_path, raw):
+    lm = folder_with(tmp_path)
+    (lm.path / "config.json").write_text(raw)
+    with pytest.raises(ValueError, match=r"lm/config.json is cut off or damaged .*save_pretrained"):
+        lm.facts(None)
+
+
+def test_the_lock_of_a_corpus_is_kept_while_its_rows_are_ordered_and_compared(tmp_path, documents, data, monkeypatch):
+    at_work = []
+
+    @contextmanager
+    def kept(self):
+        at_work.append(self.path.parent.name)
+        yield
+        at_work.clear()
+
+    between = tokens.overlap.between
+    monkeypatch.setattr(tokens.Lock, "kept", kept)
+    monkeypatch.setattr(tokens.overlap, "between", lambda *given: between(*given) | {"kept": list(at_work)})
+    corpus = tokens.prepare(Store(tmp_path), documents, LMFolder(BUNDLED), data)
+    assert corpus.meta["overlap"]["kept"] == [tokens.corpus_key(data)] and not at_work
 
 
 def test_a_context_longer_than_the_model_reads_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,13 @@ def test_a_job_that_ended_is_not_alive(store, slurm, name):
     assert not queue().elements and set(kinds(planned(store), store)) == {"new"}
 
 
+def test_the_lock_of_a_launch_is_kept_while_models_and_corpora_are_made_ready(store, monkeypatch):
+    kept = []
+    monkeypatch.setattr(Lock, "kept", contextmanager(lambda lock: (yield kept.append(lock.path.name))))
+    monkeypatch.setattr(cluster, "make_ready", lambda *_: [f"kept: {kept}"])
+    assert "kept: ['launch.lock']" in launch(store).notes
+
+
 def test_two_launchers_at_once_are_one_too_many(store, slurm):
     assert Lock(store.root / "launch.lock").acquire() is None
     with pytest.raises(ValueError, match=r"another launch is submitting .*process \d+.* Nothing was submitted"):
@@ -281,7 +289,8 @@ def test_runs_that_left_the_sweep_while_queued_are_listed_and_left_alone(store, 
     launch(store)
     project.sweep("eight", SWEEP.replace("[16, 24, 32, 48]", "[16, 24]"))
     outcome = launch(store)
-    assert "4 runs are queued or running and no longer in the sweep" in outcome.notes[0] and len(slurm.rows()) == 9
+    assert "4 runs are queued or running and no longer in the sweep" in outcome.notes[0]
+    assert "`saescale cancel eight --orphans` ends them" in outcome.notes[0] and len(slurm.rows()) == 9
     assert not (slurm.folder / "scancel.calls").exists()
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from saescale import identity
 from saescale.campaign.plan import PlannedRun
+from saescale.campaign.queue import Element, Queue
 from saescale.campaign.status import state
+from saescale.campaign.submissions import Submission, flight
 from saescale.records import record
 from saescale.records.lock import Lock
 from saescale.records.store import Store, write_json
@@ -77,6 +79,14 @@ def test_another_experiment_in_the_directory_stops_everything(store):
     finish(store, {**SCIENCE, "train": {"n_tokens": 512, "seed": 7}})
     with pytest.raises(record.OtherRun, match="train.seed: 0 here, 7 on disk"):
         state(RUN, store)
+
+
+def test_the_elements_of_an_open_intent_are_known_by_their_place_in_the_array_and_not_in_the_queue():
+    s = Submission("sweep", "token", "name", "train", 1.0, {job: [f"run-{job}"] for job in "abc"}, {}, {})
+    queue = Queue({key: Element(key, "name", "RUNNING", "None") for key in ("7_2", "7_1")})
+    assert {job: e.id for job, e in flight([s], queue).jobs.items()} == {"b": "7_1", "c": "7_2"}
+    alone = Submission("sweep", "token", "alone", "train", 1.0, {"a": ["run-a"]}, {}, {})
+    assert flight([alone], Queue({"9": Element("9", "alone", "PENDING", "None")})).elements["run-a"].id == "9"
 
 
 def test_asking_changes_nothing_on_disk(store):

@@ -55,9 +55,10 @@ def test_checkpoints_stay_while_a_run_of_the_trunk_is_missing_or_somebody_trains
     assert not [n for n in names(store) if "checkpoints" in n]
 
 
-def test_a_cache_that_is_being_harvested_stays(store):
-    assert Lock(store.activations_dir("unread") / "claims" / "train-0").acquire() is None
-    assert "activations/unread" not in names(store)
+@pytest.mark.parametrize(("kind", "lock"), [("activations", "claims/train-0"), ("corpora", "lock")])
+def test_a_cache_that_is_being_harvested_and_a_corpus_that_is_being_tokenised_stay(store, kind, lock):
+    assert Lock(store.root / kind / "unread" / lock).acquire() is None
+    assert f"{kind}/unread" not in names(store)
 
 
 @pytest.mark.parametrize(("now", "stays"), [

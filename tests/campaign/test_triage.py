@@ -2,8 +2,10 @@ import time
 
 import pytest
 
+from saescale.campaign import queue, triage
 from saescale.campaign.status import RunState
 from saescale.campaign.submissions import Submission
+from saescale.campaign.task import BEGUN
 from saescale.campaign.triage import CLASSES, SUGGESTED, Case, cause
 from saescale.records.store import Store, write_json
 
@@ -103,6 +105,46 @@ def test_only_the_last_attempt_counts(store):
     write_json(store.job_dir("train-1") / "attempts" / "1" / "start.json", {"started": 400.0})
     write_json(store.job_dir("train-1") / "attempts" / "1" / "exit.json", {"exit_code": -9, "ended": 500.0})
     assert (cause(built).kind, cause(built).n_attempts) == ("killed", 2)
+
+
+PREEMPTED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
+TIMED_OUT = PREEMPTED.replace("PREEMPTION", "TIME LIMIT")
+
+
+@pytest.mark.parametrize(("kind", "given"), [
+    ("config_error", {"stderr": "ValueError: sae.kind='x' does not exist", "slurm_said": PREEMPTED}),
+    ("unexplained", {"stderr": "odd last words", "slurm_said": f"{BEGUN}\n{PREEMPTED}{BEGUN}\n"}),
+    ("killed", {"code": None, "slurm_said": f"{BEGUN}\n{TIMED_OUT}{BEGUN}\n"}),
+    ("timeout", {"code": None, "slurm_said": f"{BEGUN}\n{PREEMPTED}{BEGUN}\n{TIMED_OUT}"})])
+def test_what_slurm_wrote_of_an_earlier_try_does_not_explain_the_last(store, kind, given):
+    assert cause(case(store, **given)).kind == kind
+
+
+@pytest.mark.parametrize(("job", "n_tried"), [("train-1", 2), ("train-9", 1)])
+def test_what_was_tried_on_this_machine_after_a_submission_is_not_explained_by_slurm(store, monkeypatch, job, n_tried):
+    monkeypatch.setattr(queue, "accounting", lambda ids: dict.fromkeys(ids, {"State": "TIMEOUT"}))
+    old, new = store.job_dir("train-1") / "attempts" / "0", store.job_dir(job) / "attempts" / str(n_tried - 1)
+    submitted, stopped = submission(number="7"), RunState("stopped", "", {"job": job})
+    never_begun = triage.causes({"run": RunState("new")}, store, [submitted])
+    write_json(old / "start.json", {"started": 200.0, "slurm": {"id": "7_0"}})
+    own = triage.causes({"run": RunState("stopped", "", {"job": "train-1"})}, store, [submitted])
+    assert never_begun["run"].kind == own["run"].kind == "timeout"
+    write_json(new / "start.json", {"started": 400.0})
+    write_json(new / "exit.json", {"exit_code": 1, "ended": 500.0})
+    (new / "stderr").write_text("ValueError: sae.kind='x' does not exist\n")
+    found = triage.causes({"run": stopped}, store, [submitted])["run"]
+    assert (found.kind, found.attempt, found.n_attempts) == ("config_error", new, n_tried)
+
+
+def test_the_accounting_is_asked_for_any_number_of_jobs(monkeypatch):
+    def sacct(*command, **_):
+        ids = next(word for word in command if word.startswith("--jobs="))
+        return (None, "E2BIG") if len(ids) > 2**17 else ("".join(f"{i}|FAILED\n" for i in ids[7:].split(",")), "")
+
+    monkeypatch.setattr(queue, "ask", sacct)
+    monkeypatch.setattr(queue.shutil, "which", lambda name: name)
+    ids = [f"12345678_{i}" for i in range(12_001)]
+    assert list(queue.accounting(ids)) == ids
 
 
 def test_every_class_suggests_one_command():

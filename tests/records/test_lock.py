@@ -39,6 +39,25 @@ def test_who_held_a_lock_and_when_stays_on_disk(path):
     assert sorted(lines, key=lambda line: line["time"]) == lines and {line["pid"] for line in lines} == {os.getpid()}
 
 
+def test_a_lock_that_is_kept_is_heard_of_while_its_owner_is_busy_and_no_longer_than_that(path):
+    lock = Lock(path)
+    assert lock.acquire() is None
+    with lock.kept(0.01):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 5
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert time.time() - path.stat().st_mtime < 60
+    os.utime(path, (0, 0))
+    time.sleep(0.05)
+    assert path.stat().st_mtime == 0
+    write_owner(path)
+    os.utime(path, (0, 0))
+    with lock.kept(0.01):
+        time.sleep(0.05)
+    assert path.stat().st_mtime == 0  # another's
+
+
 def test_the_second_of_two_rivals_is_told_who_holds_it(path):
     first, second = Lock(path), Lock(path)
     assert first.acquire() is None
