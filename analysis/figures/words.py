@@ -167,7 +167,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Left: the alive latents of the smallest dictionary by how many alive latents of a larger one point their way (decoder"
         " cosine of 0.7 or more). Middle: share of a larger dictionary's latents that lower the squared error of a smaller one"
         " when added to it alone (novel; the others say again what it has). Right: the same share by cosine to the nearest latent"
-        " of the next smaller dictionary, for bins of ten or more. Dotted: the larger dictionary untrained, from a seed of its own."
+        " of the next smaller one, for bins of ten or more. Dotted: the larger dictionary untrained, from a seed of its own."
         " Dictionaries of one seed begin with the same directions, so part of what matches was alike before training.",
     ),
     "probing": (
