@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.figures.kinds import COLOURS, MARKERS, wanted_l0
+from analysis.figures.kinds import COLOURS, MARKERS
+from analysis.frontiers import wanted_l0
 from analysis.result import FitResult
 from analysis.size_and_k import longest
 
