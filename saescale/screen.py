@@ -263,8 +263,8 @@ def show_verdict(lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
     for words, one in lines:
         said = one["predicted"]
         span = "-" if said["lo"] is None else f"[{said['lo']:.4g}, {said['hi']:.4g}]"
-        seen = "-" if one["seen"] is None else f"{one['seen']:.4g}"
+        estimate, seen = ("-" if value is None else f"{value:.4g}" for value in (said["estimate"], one["seen"]))
         error = "-" if one["error_percent"] is None else f"{one['error_percent']:+.1f} %"
         held = {True: "yes", False: "no", None: "-"}[one["held"]]
-        table.add_row(escape(words), f"{said['estimate']:.4g}", escape(span), seen, error, held)
+        table.add_row(escape(words), estimate, escape(span), seen, error, held)
     console.print(table)

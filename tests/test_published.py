@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import verdict
-from saescale import published
+from analysis import fit, verdict
+from saescale import published, screen
 from saescale.records.store import write_json
 
 
@@ -77,6 +77,29 @@ def test_an_interval_holds_only_what_lies_inside_it():
     assert verdict.record(said, 1.15)["held"] is True and verdict.record(said, 1.25)["held"] is False
     assert verdict.record(said, 1.25)["error_percent"] == pytest.approx(-20)
     assert verdict.record(said | {"lo": None}, 1.0)["held"] is None and verdict.record(said, None)["seen"] is None
+
+
+def test_what_was_not_predicted_is_neither_held_nor_in_error():
+    none = {"estimate": None, "lo": None, "hi": None}
+    assert verdict.record(none, 2.0) == {"predicted": none, "seen": 2.0, "error_percent": None, "held": None}
+    screen.show_verdict([("best lr", verdict.record(none, 2.0))])
+
+
+def test_a_law_without_intervals_foretells_losses_without_bounds():
+    rng = np.random.default_rng(0)
+    n, d = (grid.ravel() for grid in np.meshgrid(2.0 ** np.arange(4, 10), 2.0 ** np.arange(10, 14)))
+    table = pd.DataFrame({"N": n, "D": d, "loss": (1 + n**-0.5 + 9 * d**-0.4) * np.exp(rng.normal(0, 1e-3, len(n)))})
+    (said,) = verdict.foretold(fit("nd", table, draws=0), [(1024.0, 16384.0)])
+    assert said["lo"] is None and said["hi"] is None and said["estimate"] == pytest.approx(1.22, rel=0.05)
+
+
+def test_verify_holds_the_rates_that_the_sweep_itself_foretold(saescale, six):
+    saescale("collect", "tiny")
+    rate = {"N": 64.0, "D": 16128.0, "lr": {"estimate": 1e-2, "lo": None, "hi": None}}
+    write_json(six.root / "said.json", {"at": {"C": 1.6e9}, "N": {"estimate": 32.0}, "rates": [rate]})
+    assert saescale("verify", "said.json", "tiny", "--json", "verdict.json")[0] == 0
+    (rate,) = json.loads((six.root / "verdict.json").read_text())["rates"]
+    assert rate["predicted"]["estimate"] == 1e-2 and rate["seen"] is None
 
 
 def test_the_best_rate_is_the_vertex_of_a_parabola_and_none_at_an_edge():
