@@ -10,6 +10,7 @@ import pytest
 from analysis import fit, verdict
 from saescale import published, screen
 from saescale.records.store import write_json
+from saescale.study import Study
 
 
 def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(saescale, eight):
@@ -19,7 +20,8 @@ def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(sa
     assert code == 0 and out.rstrip().endswith("next: saescale figures results/tiny")
     folder = eight.root / "results" / "tiny"
     about = json.loads((folder / "study.json").read_text())
-    assert about["runs"] == {"done": 8} and about["commands"] == ["saescale launch tiny lm=/path/to/model"]
+    assert (about["folder"], about["runs"]) == ("tiny", {"done": 8})
+    assert about["commands"] == ["saescale launch tiny lm=/path/to/model"]
     before = {p.name: p.read_bytes() for p in (folder / "figures").iterdir()}
     assert before.keys() == {p.name for p in (eight.store / "tiny/report/figures").glob("*.[sp]*g")}
     eight.store.rename(eight.root / "gone")
@@ -38,6 +40,28 @@ def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     write_json(folder / "study.json", {"sweep": "else"})
     code, _, err = saescale("publish", "tiny", "--to", "results/other")
     assert code == 2 and "holds the study of else" in err and [p.name for p in folder.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize(("there", "said"), [
+    ({"sweep": "tiny", "folder": "tiny"}, "holds the study of tiny, not of tiny+"),
+    ({"sweep": "tiny"}, "Run `saescale collect tiny sae=relu_l1` first")])  # of an older version: may be published again
+def test_a_sweep_with_overrides_does_not_take_the_folder_of_the_plain_one(saescale, eight, there, said):
+    folder = eight.root / "results" / "tiny"
+    folder.mkdir(parents=True)
+    write_json(folder / "study.json", there)
+    saescale("plan", "tiny", "sae=relu_l1")
+    code, _, err = saescale("publish", "tiny", "sae=relu_l1", "--to", "results/tiny")
+    assert code == 2 and said in err and json.loads((folder / "study.json").read_text()) == there
+
+
+def test_fits_of_another_table_are_not_published(saescale, eight):
+    saescale("collect", "tiny")
+    study = Study.of("tiny", [], eight.store)
+    write_json(study.path("fits.json"), {"inputs": study.inputs_hash(), "firing": {}})
+    next((eight.store / "by-id").glob("*/result.json")).unlink()
+    saescale("collect", "tiny")
+    code, _, err = saescale("publish", "tiny")
+    assert code == 2 and "Run `saescale fit tiny` first" in err and not (eight.root / "results").exists()
 
 
 @pytest.mark.parametrize(("old", "new", "where"), [
