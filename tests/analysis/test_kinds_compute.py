@@ -42,6 +42,10 @@ def test_a_surface_in_size_and_k_is_found_again():
         size_and_k(table[table["n_latents"] == 256])
     drawn = figures.draw("size_by_k", table, {"size_by_k": block})
     assert len(drawn.axes[0].lines) == 3
+    slow = table.assign(run_id=table["run_id"] + "-slow", lr=1e-6, fvu=2 * table["fvu"])
+    again = figures.draw("size_by_k", pd.concat([table, slow]), {"size_by_k": block})  # of several rates the best is shown
+    one, other = ([line.get_ydata().tolist() for line in figure.axes[1].lines] for figure in (drawn, again))
+    assert one == other and one
 
 
 def test_a_kind_that_needs_twice_the_compute_is_told_so_by_either_count():
