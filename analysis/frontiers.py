@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 
+from analysis.recipe import SAME, refuse_mixed
+from analysis.sweep_points import at_best_rate
+
 COSTS = ("flops_dense", "flops_measured")
 ALIKE = 0.02  # costs that differ by less, in logarithms, are one: the same budget of several sizes
 MATCHED = 0.1  # a run counts where its held-out l0 is this near to the one it was trained for
@@ -13,15 +16,17 @@ MATCHED = 0.1  # a run counts where its held-out l0 is this near to the one it w
 def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict:
     """{"y", "beside", "kinds": {kind: {cost: {"multiple": {"estimate", "lo", "hi"} or None, "at": y}}}}.
 
-    A frontier is the lowest mean y over seeds within a cost, among cells whose l0 is the wanted one (short runs end before a
-    penalty is solved for). multiple: what a kind spends for a y over what `beside` spends, at the geometric middle of the y both
-    frontiers reach (interpolated in logarithms); lo and hi are the least and the most over seeds, not a confidence interval.
-    Errors: `ValueError` with fewer than two kinds or without several horizons of a size.
+    A frontier is the lowest mean y over seeds within a cost, at each cell's best learning rate and among cells whose l0 is the
+    wanted one (short runs end before a penalty is solved for). multiple: what a kind spends for a y over what `beside` spends, at
+    the geometric middle of the y both frontiers reach (interpolated in logarithms); lo and hi are the least and the most over
+    seeds, not a confidence interval. Errors: `ValueError` with fewer than two kinds, without several horizons of a size, or with
+    several wanted l0, hooks, or recipes of a kind.
     """
-    rows = matched(table[(table["state"] == "done") & (table[y] > 0)])
+    rows = compared(table, y)
     several = rows.groupby(["kind", "n_latents"])["n_tokens"].nunique() if len(rows) else pd.Series([0])
     if rows["kind"].nunique() < 2 or several.max() < 2:
         raise ValueError("Frontiers of kinds need several kinds, each at several horizons.")
+    _refuse_mixed(table[table["state"] == "done"])
     beside = beside if (rows["kind"] == beside).any() else str(sorted(rows["kind"].unique())[0])
     found: dict = {kind: {} for kind in sorted(rows["kind"].unique())}
     for kind in found:
@@ -30,11 +35,26 @@ def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict
     return {"y": y, "beside": beside, "kinds": found}
 
 
-def matched(rows: pd.DataFrame) -> pd.DataFrame:
-    """The cells (kind, size, horizon) whose mean l0 over seeds is within MATCHED of the wanted one, or that wanted none."""
-    wanted = rows["k"].fillna(rows["target_l0"]) if "target_l0" in rows else rows["k"]
-    off = (rows["l0"] / wanted).groupby([rows["kind"], rows["n_latents"], rows["n_tokens"]]).transform("mean") - 1
+def compared(table: pd.DataFrame, y: str) -> pd.DataFrame:
+    """The done rows of the cells (kind, size, horizon) that frontiers are made of: at each cell's best learning rate, and with a
+    mean l0 over seeds within MATCHED of the wanted one, or that wanted none."""
+    cell = ["kind", "n_latents", "n_tokens"]
+    rows = at_best_rate(table[(table["state"] == "done") & (table[y] > 0)], y, cell)
+    off = (rows["l0"] / wanted_l0(rows)).groupby([rows[name] for name in cell]).transform("mean") - 1
     return rows[~(off.abs() > MATCHED)]
+
+
+def wanted_l0(rows: pd.DataFrame) -> pd.Series:
+    """k, or what the penalty was solved for."""
+    return rows["k"].fillna(rows["target_l0"]) if "target_l0" in rows else rows["k"]
+
+
+def _refuse_mixed(rows: pd.DataFrame) -> None:
+    """Kinds are compared at one wanted l0 and hook; what else differs between them is the kinds' own."""
+    refuse_mixed(pd.DataFrame({"wanted l0": wanted_l0(rows).dropna()}), ["wanted l0"])
+    refuse_mixed(rows, ["hook_name", "d_in"])
+    for _, group in rows.groupby("kind"):
+        refuse_mixed(group, [name for name in SAME if name != "kind"])
 
 
 def frontier(rows: pd.DataFrame, cost: str, y: str) -> tuple[np.ndarray, np.ndarray]:

@@ -155,8 +155,7 @@ def outcome_page(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         measured, at = row["measured"], row["at_measured_alive"]
-        found = f"{measured['f50']:.3g}" if measured["f50"] is not None else f"beyond {measured['bound']:.3g}"
-        lines.append(f"{row['n_latents']} latents ({row['seeds']} seeds): f50 {found} measured, "
+        lines.append(f"{row['n_latents']} latents ({row['seeds']} seeds): f50 {_measured(measured)} measured, "
                      f"{_number(row['foretold']['f50'], row['foretold']['f50_interval'])} foretold, {_word(row['held'])}; "
                      f"with the {measured['n_alive']:,.0f} that are alive {_number(at['f50'], at['f50_interval'])}, "
                      f"{_word(row['at_alive_held'])}")
@@ -165,6 +164,12 @@ def outcome_page(rows: Sequence[Mapping[str, Any]]) -> str:
                      f"{_word(row['share_held'])}; with those alive {_share(at['present_share'], at['present_share_interval'])}, "
                      f"{_word(row['share_at_alive_held'])}")
     return "\n".join(lines)
+
+
+def _measured(of: Mapping[str, Any]) -> str:
+    if of["f50"] is not None:
+        return f"{of['f50']:.3g}"
+    return f"beyond {of['bound']:.3g}" if of["bound"] is not None else f"none ({of['status']})"
 
 
 def _number(value: float, ends: Sequence[float | None]) -> str:

@@ -37,10 +37,11 @@ def best_rate(rates: np.ndarray, losses: np.ndarray) -> float | None:
 
 def ladder(rows: pd.DataFrame, draws: int, seed: int) -> dict:
     """The best rate against compute, over the budgets that were trained at several rates (best_rate of each, one size a budget:
-    the one with the lowest loss).
+    of those tried at three rates or more the one with the lowest loss).
 
     Gives {"rungs": [{"C", "N", "D", "lr": {"estimate", "lo", "hi"}, "points": [[lr, loss]]}], "exponent"}: lr ~ C^exponent. The
-    intervals resample the seeds of each rate; they do not hold what shifts all budgets. Errors: `ValueError` under three budgets.
+    intervals resample the seeds of each rate (one seed: none) and do not hold what shifts all budgets. Errors: `ValueError` under
+    three budgets.
     """
     planned = rows[rows["budget"].notna()] if "budget" in rows else rows.iloc[:0]
     found = [rung for _, group in planned.groupby("budget") if (rung := _rung(group, draws, np.random.default_rng(seed)))]
@@ -48,13 +49,17 @@ def ladder(rows: pd.DataFrame, draws: int, seed: int) -> dict:
         raise ValueError(f"Budgets with a best learning rate inside three or more that were tried: {len(found)}, 3 are needed.")
     ln_c = np.log([rung["C"] for rung, _ in found])
     drawn = np.log(np.stack([each for _, each in found], axis=1))
-    slopes = [power_law(ln_c, row).slope for row in drawn if np.isfinite(row).all()]
+    seeded = drawn if all(rung["lr"]["lo"] is not None for rung, _ in found) else drawn[:0]
+    slopes = [power_law(ln_c, row).slope for row in seeded if np.isfinite(row).all()]
     best = power_law(ln_c, np.log([rung["lr"]["estimate"] for rung, _ in found]))
     return {"rungs": [rung for rung, _ in found], "exponent": bounded(best.slope, np.array(slopes))}
 
 
 def _rung(group: pd.DataFrame, draws: int, rng: np.random.Generator) -> tuple[dict, np.ndarray] | None:
     """One budget at its best size, and its best rate in resamples of the seeds; None without a best rate inside the grid."""
+    group = group[group.groupby("N")["lr"].transform("nunique") >= 3]
+    if group.empty:
+        return None
     size = group.groupby("N")["loss"].min().idxmin()
     here = group[group["N"] == size]
     table = np.log(here.pivot_table(index="seed", columns="lr", values="loss")).dropna()

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.markup import folded, plain, table
-from analysis.tables import PLANNED, TEXT, WHOLE
+from analysis.tables import PLANNED, SAID, TEXT, WHOLE
 
 ASIDE = {"trunk_id", "steps", "alive_rule_met", "alive_window_tokens", "n_held_out_tokens", "n_documents", "variance", "ce_clean"}
 ASIDE |= {"ce_zero_ablated", "ce_with_sae", "flops_lm", "flops_measured", "mse", "n_ce_tokens"}  # in table.csv for who wants them
 WORDS = {"n_tokens": "training tokens", "l0": "active latents per held-out token", "fvu": "fraction of variance unexplained"}
 WORDS |= {"ce_recovered": "share of the language model's loss that survives", "wall_s": "seconds of training"}
-IN_TIP = {"objective", "fvu", "l0", "ce_recovered", "delta_ce", *PLANNED} - {"run_id", "state", "reason", "grids"}
+IN_TIP = {"objective", "fvu", "l0", "ce_recovered", "delta_ce", *PLANNED, *SAID} - {"run_id", "state", "reason", "grids"}
 STATES = ("done", "failed", "damaged", "missing")
 
 
@@ -39,7 +39,7 @@ def data(rows: pd.DataFrame) -> dict:
     about = [
         {"key": name, "label": "run" if name == "run_id" else name, "numeric": name not in TEXT, "words": WORDS.get(name, "")}
         | {"whole": name in WHOLE or name == "n_alive", "tip": name in IN_TIP}
-        | {"measured": name not in PLANNED}
+        | {"measured": name not in PLANNED + SAID}
         for name in names
     ]
     values = [[_value(value) for value in rows[name]] for name in names]
@@ -58,7 +58,8 @@ def section(rows: pd.DataFrame, plan: dict) -> str:
     chips = f'<button type="button" data-state="" aria-pressed="true">all {len(rows):,}</button>'
     for state in (name for name in STATES if counts.get(name)):
         chips += f'<button type="button" data-state="{state}" aria-pressed="false">{state} {counts[state]:,}</button>'
-    same = [name for name in PLANNED if name not in (*ASIDE, "run_id", "state", "reason") and rows[name].nunique() == 1]
+    told = [name for name in (*PLANNED, "hook_name") if name in rows and name not in (*ASIDE, "run_id", "state", "reason")]
+    same = [name for name in told if rows[name].nunique() == 1]
     fixed = ", ".join(f"{name} {plain(_value(rows[name].iloc[0]))}" for name in same if not rows[name].isna().any())
     return (
         '<h2 id="runs-title">Runs</h2>\n'

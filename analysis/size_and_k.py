@@ -24,7 +24,7 @@ def size_and_k(table: pd.DataFrame, y: str = "objective", draws: int = 1000, see
     kind = max(crossed, key=lambda name: crossed[name], default=None)
     if kind is None or crossed[kind] < ENOUGH:
         raise ValueError(f"No kind was trained at {ENOUGH} sizes with {ENOUGH} values of k each: no surface in both to fit.")
-    points = sweep_points(rows[rows["kind"] == kind], y)
+    points = sweep_points(rows[rows["kind"] == kind], y, every_k=True)
     models = compare(FAMILY, points, cluster=CLUSTER)
     chosen = models.loc[models["chosen"], "law"]
     law = str(chosen.iloc[0]) if len(chosen) else "nk"

@@ -10,11 +10,12 @@ import pandas as pd
 
 from analysis.lines import power_law
 from analysis.optimum import X_NAME, bounded, hold_out_largest, ln_tokens, number, optimum_laws
+from analysis.recipe import refuse_mixed
+from analysis.sweep_points import at_best_rate
 from analysis.uncertainty import draw_cell_means, draw_vertices, residuals
 from analysis.valleys import BRACKETED, Cells, Valley, cells, turns, valley
 
 SCHEMA = 1
-RECIPE = ["kind", "k", "sparsity_coeff", "d_in", "batch_tokens"]
 HASHED = ["run_id", "trunk_id", "target_flops", "flops_dense", "n_latents", "n_tokens", "lr", "seed", "data_seed"]
 CHECK_RATIO = 1.25
 Y_WORDS = {
@@ -33,12 +34,13 @@ def fit_sweep(df: pd.DataFrame, draws: int = 1000, seed: int = 0, y: str = "obje
     budgets around the law that seeds do not explain (Student's tails, budgets - parameters degrees of freedom). They
     do NOT cover what shifts all budgets together: learning-rate rule, SAE kind, form of the valley fit (see `checks`),
     held-out text, extrapolation. Under three bracketed budgets no exponent is given.
-    Errors: `ValueError` for an unknown y, several recipes in one table, or fewer than 100 draws.
+    Errors: `ValueError` for an unknown y, several hooks in one table, several recipes in its budgets, or fewer than 100 draws.
     """
     if y not in df.columns:
         raise ValueError(f"The table has no column {y!r} to fit: choose one of {', '.join(Y_WORDS)}.")
     if draws < 100:
         raise ValueError(f"draws={draws} is too few for a 95 % interval: choose at least 100.")
+    refuse_mixed(df[df["state"] == "done"], ["hook_name"])
     planned = df[df["target_flops"].notna()]
     rows, warnings = _usable(planned, y)
     fits = _heading(df, planned, rows, y) | {"bootstrap": {"draws": draws, "seed": seed}}
@@ -52,29 +54,17 @@ def fit_sweep(df: pd.DataFrame, draws: int = 1000, seed: int = 0, y: str = "obje
 
 
 def _usable(planned: pd.DataFrame, y: str) -> tuple[pd.DataFrame, list[str]]:
-    """Finished rows with a positive y, sorted by run_id; one learning rate per cell."""
+    """Finished rows of one recipe with a positive y, sorted by run_id; one learning rate per cell."""
     warnings = [f"runs_{state}" for state in ("missing", "failed", "damaged") if (planned["state"] == state).any()]
     rows = planned[(planned["state"] == "done") & (planned[y] > 0) & (planned["flops_dense"] > 0)]
     rows = rows.sort_values("run_id", kind="stable").drop_duplicates("run_id")
-    cell = ["target_flops", "n_latents"]
-    by_lr = np.log(rows[y]).groupby([rows[name] for name in [*cell, "lr"]], dropna=False).mean().reset_index()
-    if by_lr.duplicated(cell).any():
-        warnings.append("best_lr_per_cell")
-        best = by_lr.loc[by_lr.groupby(cell)[y].idxmin(), [*cell, "lr"]]
-        rows = rows.merge(best, on=[*cell, "lr"])
-    return rows, warnings
+    refuse_mixed(rows)
+    best = at_best_rate(rows, y, ["target_flops", "n_latents"])
+    return best, warnings + (["best_lr_per_cell"] if len(best) < len(rows) else [])
 
 
 def _recipe(rows: pd.DataFrame) -> dict:
-    recipe = [*RECIPE, *(["target_l0"] if "target_l0" in rows else [])]
-    kinds = rows[recipe].drop_duplicates()
-    if len(kinds) > 1:
-        varying = [name for name in recipe if kinds[name].nunique(dropna=False) > 1]
-        raise ValueError(
-            f"The table mixes {len(kinds)} recipes (different {', '.join(varying)}), whose losses do not belong to one"
-            " law: keep the rows of one recipe and fit each apart."
-        )
-    first = kinds.iloc[0]
+    first = rows.iloc[0]
     whole = {"d_in": int(first["d_in"]), "batch_tokens": int(first["batch_tokens"])}
     return {"kind": str(first["kind"]), "k": number(first["k"]), "sparsity_coeff": number(first["sparsity_coeff"])} | whole
 

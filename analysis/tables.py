@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.disk import read_json, write_aside
+from analysis.recipe import recipes
 
-TEXT = ("run_id", "trunk_id", "grids", "state", "reason", "kind", "alive_rule_met")
+TEXT = ("run_id", "trunk_id", "grids", "state", "reason", "kind", "hook_name", "recipe", "alive_rule_met")
 WHOLE = ("n_latents", "n_tokens", "steps", "batch_tokens", "seed", "data_seed", "d_in")
 PLANNED = [
     "run_id", "trunk_id", "grids", "state", "reason", "target_flops", "flops_dense", "kind", "d_in",
     "n_latents", "k", "sparsity_coeff", "n_tokens", "steps", "batch_tokens", "lr", "seed", "data_seed",
 ]
+SAID = ["hook_name", "recipe"]  # planned too; tables of older versions lack them
 METRICS = [
     "objective", "objective_se", "fvu", "fvu_se", "mse", "l0", "l0_se", "ce_clean", "ce_with_sae",
     "ce_zero_ablated", "ce_recovered", "ce_recovered_se", "delta_ce", "delta_ce_se", "variance",
@@ -33,15 +35,15 @@ def build_table(plan: dict, root: Path) -> pd.DataFrame:
     if not isinstance(plan.get("runs"), list):
         raise ValueError("The plan has no list of runs: give the content of plan.json as `saescale plan` wrote it.")
     rows, results = [], {}
-    for run in plan["runs"]:
-        row, result = _planned(run), {}
+    for run, recipe in zip(plan["runs"], recipes(plan["runs"]), strict=True):
+        row, result = _planned(run) | {"recipe": recipe}, {}
         row["state"], row["reason"], result = _outcome(run, Path(root) / "by-id" / run["run_id"])
         if row["state"] == "done":
             row |= _measured(result)
             results[run["run_id"]] = result
         rows.append(row)
-    extra = sorted({key for row in rows for key in row} - set(PLANNED + METRICS + MEASURED))
-    table = pd.DataFrame(rows, columns=PLANNED + METRICS + extra + MEASURED)
+    extra = sorted({key for row in rows for key in row} - set(PLANNED + SAID + METRICS + MEASURED))
+    table = pd.DataFrame(rows, columns=PLANNED + SAID + METRICS + extra + MEASURED)
     return _typed(_with_alive(table, Path(root)))
 
 
@@ -81,6 +83,7 @@ def _planned(run: dict) -> dict:
         "lr": _number(train.get("lr")),
         "seed": train["seed"],
         "data_seed": science["data"]["data_seed"],
+        "hook_name": science["lm"]["hook_name"],
     }
 
 
@@ -140,7 +143,7 @@ def _differing(planned: dict, recorded: dict, prefix: str = "") -> list[str]:
 
 def _measured(result: dict) -> dict:
     flops = result.get("flops") or {}
-    row = {name: _number(value) for name, value in result["metrics"].items() if name not in PLANNED + MEASURED}
+    row = {name: _number(value) for name, value in result["metrics"].items() if name not in PLANNED + SAID + MEASURED}
     row |= {name: _number(flops.get(name)) for name in ("flops_measured", "flops_lm")}
     row["wall_s"] = _number(result.get("wall_s"))
     if not math.isnan(_number(flops.get("flops_dense"))):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.isoflops import IsoFlop, isoflop
+from analysis.optimum import number
 from analysis.rates import best_rate
 from analysis.result import FitResult
 
@@ -21,12 +22,12 @@ def planned_cells(table: pd.DataFrame, flops: float) -> list[tuple[float, float]
 
 
 def foretold(fit: FitResult, cells: list[tuple[float, float]]) -> list[dict]:
-    """The law's loss of a new run in each cell (N, D): {"N", "D", "estimate", "lo", "hi"}."""
+    """The law's loss of a new run in each cell (N, D): {"N", "D", "estimate", "lo", "hi"}, lo and hi None without intervals."""
     if not cells or fit.status != "ok":
         return []
     n, d = zip(*cells, strict=True)
     said = fit.predict({"N": list(n), "D": list(d)})
-    return [{"N": one, "D": other, **{name: float(row[name]) for name in ("estimate", "lo", "hi")}}
+    return [{"N": one, "D": other, **{name: number(row[name]) for name in ("estimate", "lo", "hi")}}
             for one, other, (_, row) in zip(n, d, said.iterrows(), strict=True)]  # fmt: skip
 
 
@@ -35,8 +36,8 @@ def verdict(said: Mapping[str, Any], rows: pd.DataFrame, cluster: str | None, ra
 
     rows, rates: points of the sweep, and of the sweep of learning rates, as they are now. Gives {"at", "optimum": {name: record},
     "cells", "rates": [record]}; a record is {"predicted": {"estimate", "lo", "hi"}, "seen", "error_percent", "held"}, error =
-    100 (predicted / seen - 1), held None where there is no interval or nothing was seen. The optimum seen is that of the
-    budget's own valley. Errors: `ValueError` when the prediction is not of a budget, or nothing was trained there.
+    100 (predicted / seen - 1), None where nothing was predicted or seen, as held, which also needs an interval. The optimum seen
+    is that of the budget's own valley. Errors: `ValueError` when the prediction is not of a budget, or nothing was trained there.
     """
     if "C" not in said["at"] or not said.get("N"):
         raise ValueError("This prediction is not of a budget: make it with `saescale predict SWEEP --flops C --json FILE`.")
@@ -54,8 +55,8 @@ def verdict(said: Mapping[str, Any], rows: pd.DataFrame, cluster: str | None, ra
 
 def record(predicted: Mapping[str, Any], seen: float | None) -> dict:
     said = {name: predicted.get(name) for name in ("estimate", "lo", "hi")}
-    if seen is None:
-        return {"predicted": said, "seen": None, "error_percent": None, "held": None}
+    if seen is None or said["estimate"] is None:
+        return {"predicted": said, "seen": number(seen), "error_percent": None, "held": None}
     bounds = said["lo"], said["hi"]
     held = None if None in bounds else bool(bounds[0] <= seen <= bounds[1])
     return {"predicted": said, "seen": float(seen), "error_percent": 100 * (said["estimate"] / seen - 1), "held": held}

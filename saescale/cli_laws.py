@@ -127,7 +127,8 @@ def points(asked: Asked, needs: Sequence[str], every_rate: bool = False) -> tupl
     from analysis.sweep_points import CLUSTER, sweep_points
     from saescale.study import Study
 
-    rows = sweep_points(Study.of(asked.source, asked.overrides, asked.store).table(), every_rate=every_rate)
+    table = Study.of(asked.source, asked.overrides, asked.store).table()
+    rows = sweep_points(table, every_rate=every_rate, every_k="K" in needs)
     return (select(rows, needs=needs, where=asked.where, source=asked.source) if asked.where else rows), asked.cluster or CLUSTER
 
 

@@ -106,7 +106,7 @@ def verify(prediction: Annotated[Path, typer.Argument(metavar="PREDICTION.json",
         came_out = Study.of(sweep, asked.overrides, store).presence_verdict(said)
         return give(*came_out, json, _shown(asked))
     rows, by = points(asked, ["N", "D", "loss"])
-    others = points(_rates_of(asked, rates), ["N", "D", "lr", "loss"], every_rate=True)[0] if rates else None
+    others = points(_rates_of(asked, rates), ["N", "D", "lr", "loss"], every_rate=True)[0] if said.get("rates") else None
     found = verdict(said, rows, by, others)
     screen.show_verdict(verdict_lines(found))
     if json:

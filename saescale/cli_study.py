@@ -31,8 +31,8 @@ def publish(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
     from saescale.published import publish as put
     from saescale.study import Study
 
-    folder = to / sweep if to == Path("results") else to
     study = Study.of(sweep, overrides or [], store)
+    folder = to / study.folder.name if to == Path("results") else to
     typed = command or [f"saescale {verb} {study.again}" for verb in ("launch", "collect", "fit", "figures")]
     put(study, folder, typed)
     screen.say(f"{study.folder.name} published in {folder}; its figures come from its tables.", f"saescale figures {folder}")

@@ -24,8 +24,7 @@ from saescale.campaign.snapshot import commit
 from saescale.records.store import read_json, write_json
 from saescale.study import PUBLISHED, Study
 
-TABLES = ("table.csv", "concepts.parquet", "concepts.json", "cosine/concepts.parquet", "cosine/concepts.json")
-OF_THE_STORE = ("firing", "versions")  # blocks of fits.json that the tables alone do not give, or that name the installation
+OF_THE_STORE = ("firing", "versions", "inputs")  # of fits.json: what tables alone do not give, and what names versions and files
 SAME = 1e-6  # relative: fits that are made again
 
 
@@ -72,21 +71,25 @@ class Published(Study):
 def publish(study: Study, folder: Path, commands: Sequence[str]) -> Published:
     """Copy the tables, fits and figures of a sweep to `folder`, with what they came from. What else lies there is kept.
 
-    Raises ValueError where the sweep has not been fitted, or where the folder holds another sweep's study.
+    Raises ValueError where the sweep has not been fitted since its tables were made, or where the folder holds another study: of
+    another sweep, or of this one with other overrides.
     """
     from analysis.figures import RECORD_FIGURES
 
-    other = read_json(folder / PUBLISHED)
-    if other is not None and other["sweep"] != study.folder.name.split("+")[0]:
-        raise ValueError(f"{folder} holds the study of {other['sweep']}: choose another folder, or remove it first.")
+    name, other = study.folder.name, read_json(folder / PUBLISHED) or {}
+    there = other.get("folder", other.get("sweep"))  # without "folder": published by an older version
+    if other and there != (name if "folder" in other else name.split("+")[0]):
+        raise ValueError(f"{folder} holds the study of {there}, not of {name}: choose another folder with --to, or remove its "
+                         f"{PUBLISHED} first.")
     table, fits = study.table(), study.fits()
-    records = (f"{name}.json" for name in RECORD_FIGURES)
-    others = (str(p.relative_to(study.folder)) for p in study.path("others").glob("*.json"))
+    if fits.get("inputs") != study.inputs_hash():
+        raise ValueError(f"{study.path('fits.json')} was not made from the tables that lie beside it now. Run `saescale fit "
+                         f"{study.again}` first.")
+    records = (f"{name}.json" for name in RECORD_FIGURES if study.path(f"{name}.json").exists())
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*TABLES, "fits.json", *records, *others):
-        if study.path(name).exists():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(study.path(name), folder / name)
+    for file in (*study.inputs(), "fits.json", *records):
+        (folder / file).parent.mkdir(exist_ok=True)
+        shutil.copyfile(study.path(file), folder / file)
     write_json(folder / "firing.json", fits["firing"])
     write_json(folder / PUBLISHED, about(study, table, commands))
     found = Published.at(folder, ())
@@ -99,7 +102,8 @@ def about(study: Study, table: Any, commands: Sequence[str]) -> dict[str, Any]:
     from analysis.report_made import environments
 
     done = [str(run) for run in table.loc[table["state"] == "done", "run_id"]]
-    return {"sweep": study.folder.name.split("+")[0], "question": study.plan.get("question"),
+    name = study.folder.name
+    return {"sweep": name.split("+")[0], "folder": name, "question": study.plan.get("question"),
             "commands": [without_paths(c) for c in commands],
             "concepts": study.plan.get("concepts") or {},
             "runs": {str(state): int(n) for state, n in table["state"].value_counts().sort_index().items()},

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from saescale.campaign import devices, explain, harvest, memory, placement, price
+from saescale.campaign.exponent import no_exponent
 from saescale.campaign.fleets import fleets
 from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import Plan
@@ -115,6 +116,8 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
         console.print(f"... and {len(rows) - SHOWN_POINTS} more grid points; --json lists all")
     for line in excluded_lines(plan.excluded):
         prose(f"[yellow]excluded[/] {escape(line)}")
+    for line in no_exponent(plan):
+        prose(f"[yellow]warning:[/] {escape(line)}")
     cost = price.price(todo)
     workers = plan.cluster.workers
     console.print(f"{len(plan.runs)} runs, {len(plan.runs) - len(todo)} done, {len(todo)} to run, {len(plan.excluded)} excluded; "
@@ -195,6 +198,7 @@ def plan_json(plan: Plan, found: Mapping[str, RunState], store: Store) -> dict[s
                              "available_gb": memory.limit_bytes(plan.cluster) / 1e9, "n_fleets": len(packed)},
                   "ranks": placement.described(packed, plan.cluster),
                   "device": placement.trains_on(packed, plan.cluster), "sharing": price.sharing(todo),
+                  "warnings": no_exponent(plan),
                   "refused": harvest.refusal(harvest.lacking(todo, store), packed, plan) if todo else None,
                   "totals": totals_json(totals(plan, todo, store))}
 
@@ -263,8 +267,8 @@ def show_verdict(lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
     for words, one in lines:
         said = one["predicted"]
         span = "-" if said["lo"] is None else f"[{said['lo']:.4g}, {said['hi']:.4g}]"
-        seen = "-" if one["seen"] is None else f"{one['seen']:.4g}"
+        estimate, seen = ("-" if value is None else f"{value:.4g}" for value in (said["estimate"], one["seen"]))
         error = "-" if one["error_percent"] is None else f"{one['error_percent']:+.1f} %"
         held = {True: "yes", False: "no", None: "-"}[one["held"]]
-        table.add_row(escape(words), f"{said['estimate']:.4g}", escape(span), seen, error, held)
+        table.add_row(escape(words), estimate, escape(span), seen, error, held)
     console.print(table)

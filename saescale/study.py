@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from typing import Any
 import saescale
 from saescale.campaign.snapshot import commit
 from saescale.campaign.sweep import load
+from saescale.identity import digest
 from saescale.records.store import Store, read_json, write_json
 
 PUBLISHED = "study.json"
+TABLES = ("table.csv", "concepts.parquet", "concepts.json", "cosine/concepts.parquet", "cosine/concepts.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Study:
 
     def path(self, name: str) -> Path:
         return self.folder / name
+
+    def inputs(self) -> list[str]:
+        """What lies here of the files that laws are fitted to, by their names in the folder."""
+        others = sorted(str(path.relative_to(self.folder)) for path in self.path("others").glob("*.json"))
+        return [name for name in (*TABLES, *others) if self.path(name).exists()]
+
+    def inputs_hash(self) -> str:
+        """Of their names and bytes: fits.json keeps that of the tables it was made from."""
+        files = [[name, hashlib.sha256(self.path(name).read_bytes()).hexdigest()] for name in self.inputs()]
+        return digest(files)[:16]
 
     def collect(self) -> Any:
         from analysis.tables import build_table, write_table
@@ -98,7 +111,7 @@ class Study:
 
     def fit(self) -> dict[str, Any]:
         """Fit all laws and write fits.json."""
-        fits = self.fitted()
+        fits = self.fitted() | {"inputs": self.inputs_hash()}
         write_json(self.path("fits.json"), fits)
         return fits
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import verdict
-from saescale import published
+from analysis import fit, verdict
+from saescale import published, screen
 from saescale.records.store import write_json
+from saescale.study import Study
 
 
 def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(saescale, eight):
@@ -19,7 +20,8 @@ def test_a_published_study_gives_its_laws_and_figures_again_without_the_store(sa
     assert code == 0 and out.rstrip().endswith("next: saescale figures results/tiny")
     folder = eight.root / "results" / "tiny"
     about = json.loads((folder / "study.json").read_text())
-    assert about["runs"] == {"done": 8} and about["commands"] == ["saescale launch tiny lm=/path/to/model"]
+    assert (about["folder"], about["runs"]) == ("tiny", {"done": 8})
+    assert about["commands"] == ["saescale launch tiny lm=/path/to/model"]
     before = {p.name: p.read_bytes() for p in (folder / "figures").iterdir()}
     assert before.keys() == {p.name for p in (eight.store / "tiny/report/figures").glob("*.[sp]*g")}
     eight.store.rename(eight.root / "gone")
@@ -47,6 +49,28 @@ def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     write_json(folder / "study.json", {"sweep": "else"})
     code, _, err = saescale("publish", "tiny", "--to", "results/other")
     assert code == 2 and "holds the study of else" in err and [p.name for p in folder.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize(("there", "said"), [
+    ({"sweep": "tiny", "folder": "tiny"}, "holds the study of tiny, not of tiny+"),
+    ({"sweep": "tiny"}, "Run `saescale collect tiny sae=relu_l1` first")])  # of an older version: may be published again
+def test_a_sweep_with_overrides_does_not_take_the_folder_of_the_plain_one(saescale, eight, there, said):
+    folder = eight.root / "results" / "tiny"
+    folder.mkdir(parents=True)
+    write_json(folder / "study.json", there)
+    saescale("plan", "tiny", "sae=relu_l1")
+    code, _, err = saescale("publish", "tiny", "sae=relu_l1", "--to", "results/tiny")
+    assert code == 2 and said in err and json.loads((folder / "study.json").read_text()) == there
+
+
+def test_fits_of_another_table_are_not_published(saescale, eight):
+    saescale("collect", "tiny")
+    study = Study.of("tiny", [], eight.store)
+    write_json(study.path("fits.json"), {"inputs": study.inputs_hash(), "firing": {}})
+    next((eight.store / "by-id").glob("*/result.json")).unlink()
+    saescale("collect", "tiny")
+    code, _, err = saescale("publish", "tiny")
+    assert code == 2 and "Run `saescale fit tiny` first" in err and not (eight.root / "results").exists()
 
 
 @pytest.mark.parametrize(("old", "new", "where"), [
@@ -86,6 +110,29 @@ def test_an_interval_holds_only_what_lies_inside_it():
     assert verdict.record(said, 1.15)["held"] is True and verdict.record(said, 1.25)["held"] is False
     assert verdict.record(said, 1.25)["error_percent"] == pytest.approx(-20)
     assert verdict.record(said | {"lo": None}, 1.0)["held"] is None and verdict.record(said, None)["seen"] is None
+
+
+def test_what_was_not_predicted_is_neither_held_nor_in_error():
+    none = {"estimate": None, "lo": None, "hi": None}
+    assert verdict.record(none, 2.0) == {"predicted": none, "seen": 2.0, "error_percent": None, "held": None}
+    screen.show_verdict([("best lr", verdict.record(none, 2.0))])
+
+
+def test_a_law_without_intervals_foretells_losses_without_bounds():
+    rng = np.random.default_rng(0)
+    n, d = (grid.ravel() for grid in np.meshgrid(2.0 ** np.arange(4, 10), 2.0 ** np.arange(10, 14)))
+    table = pd.DataFrame({"N": n, "D": d, "loss": (1 + n**-0.5 + 9 * d**-0.4) * np.exp(rng.normal(0, 1e-3, len(n)))})
+    (said,) = verdict.foretold(fit("nd", table, draws=0), [(1024.0, 16384.0)])
+    assert said["lo"] is None and said["hi"] is None and said["estimate"] == pytest.approx(1.22, rel=0.05)
+
+
+def test_verify_holds_the_rates_that_the_sweep_itself_foretold(saescale, six):
+    saescale("collect", "tiny")
+    rate = {"N": 64.0, "D": 16128.0, "lr": {"estimate": 1e-2, "lo": None, "hi": None}}
+    write_json(six.root / "said.json", {"at": {"C": 1.6e9}, "N": {"estimate": 32.0}, "rates": [rate]})
+    assert saescale("verify", "said.json", "tiny", "--json", "verdict.json")[0] == 0
+    (rate,) = json.loads((six.root / "verdict.json").read_text())["rates"]
+    assert rate["predicted"]["estimate"] == 1e-2 and rate["seen"] is None
 
 
 def test_the_best_rate_is_the_vertex_of_a_parabola_and_none_at_an_edge():

@@ -17,12 +17,13 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     """Loss against either count: all runs faint, the frontier of each kind as a line through means over seeds."""
     figure, axes = style.panels(2, 11.2)
     y, rows = fits["equal_compute"]["y"], table[table["state"] == "done"]
+    compared = frontiers.compared(table, y)
     looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(sorted(rows["kind"].unique()))}
     for ax, cost in zip(axes, frontiers.COSTS, strict=True):
         for kind, group in rows.groupby("kind"):
             colour, marker = looks[kind]
             style.of_runs(ax.scatter(group[cost], group[y], s=5, color=colour, alpha=0.25, lw=0), group["run_id"].tolist())
-            c, values = frontiers.frontier(frontiers.matched(group), cost, y)
+            c, values = frontiers.frontier(compared[compared["kind"] == kind], cost, y)
             ax.plot(np.exp(c), np.exp(values), color=colour, marker=marker, ms=4.5, lw=1.3)
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
+from analysis.frontiers import wanted_l0
 from analysis.size_and_k import longest
+from analysis.sweep_points import at_best_rate
 
 MEASURES = {"fvu": "fraction of variance unexplained", "delta_ce": "increase of LM loss (nats per token)"}
 MARKERS = "osD^vPX*"
@@ -17,7 +19,8 @@ COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#c
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep figures share one signature)
     """Rows: fvu, delta_ce. Left, x: measured l0 at the size with the most wanted l0s. Right, x: n_latents at the wanted l0 with
-    the most sizes. Log-log; one line per kind through the means over seeds, bars from the least to the largest of them."""
+    the most sizes. Log-log; one line per kind through the means over seeds at the best learning rate, bars from the least to the
+    largest of them."""
     figure = Figure(figsize=(10.5, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
@@ -37,11 +40,6 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
     return figure
 
 
-def wanted_l0(rows: pd.DataFrame) -> pd.Series:
-    """k, or what the penalty was solved for."""
-    return rows["k"].fillna(rows["target_l0"]) if "target_l0" in rows else rows["k"]
-
-
 def most(rows: pd.DataFrame, of: str, varied: str) -> float | None:
     """The value of column `of` under which `varied` and kinds take the most values; the smaller of equals."""
     known = rows.dropna(subset=[of, varied]).drop_duplicates([of, varied, "kind"])
@@ -50,7 +48,7 @@ def most(rows: pd.DataFrame, of: str, varied: str) -> float | None:
 
 
 def lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, looks: dict) -> None:
-    rows = rows[(rows[x] > 0) & (rows[y] > 0)]
+    rows = at_best_rate(rows[(rows[x] > 0) & (rows[y] > 0)], y, ["kind", "n_latents", "wanted_l0"])
     ax.set_xscale("log")
     if rows.empty:
         style.nothing_yet(ax, "not measured yet")

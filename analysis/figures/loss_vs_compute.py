@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
+from analysis.sweep_points import at_best_rate
 
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:
@@ -21,7 +22,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     if rows.empty:
         style.nothing_yet(ax, "no finished runs yet")
         return figure
-    handles = size_curves(ax, rows, y)
+    handles = size_curves(ax, rows, y, y)
     low, high = rows["flops_dense"].min(), rows["flops_dense"].max()
     ax.set_xlim(low / 1.6, high * 1.6)
     handles += [Line2D([], [], linestyle="none")] + _frontier(ax, fits)
@@ -38,13 +39,14 @@ def y_label(fits: dict) -> str:
     return words.get(name, name) + (" (= FVU for topk)" if topk else "")
 
 
-def size_curves(ax: Axes, rows: pd.DataFrame, y: str) -> list[Line2D]:
-    """One line per n_latents through the mean over seeds, small dots for the seeds; gives legend handles."""
+def size_curves(ax: Axes, rows: pd.DataFrame, y: str, loss: str) -> list[Line2D]:
+    """One line per n_latents through the mean over seeds at the learning rate with the lowest `loss`, small dots for all runs;
+    gives legend handles."""
     colours = style.ladder([int(n) for n in rows["n_latents"]])
     handles = []
     for n, colour in colours.items():
         of_size = rows[rows["n_latents"] == n]
-        mean = of_size.groupby("target_flops")[["flops_dense", y]].mean()
+        mean = at_best_rate(of_size[of_size[loss] > 0], loss, ["target_flops"]).groupby("target_flops")[["flops_dense", y]].mean()
         ax.plot(mean["flops_dense"], mean[y], color=colour, linewidth=1.4, zorder=2)
         (dots,) = ax.plot(of_size["flops_dense"], of_size[y], "o", color=colour, markersize=2.6, zorder=3)
         style.of_runs(dots, of_size["run_id"])

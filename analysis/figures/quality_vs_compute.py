@@ -9,7 +9,7 @@ from analysis.figures.loss_vs_compute import size_curves
 L0_SPREAD = 1.05
 
 
-def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep figures share one signature)
+def draw(table: pd.DataFrame, fits: dict) -> Figure:
     """x: flops_dense (FLOPs), log; y: ce_recovered (fraction), n_alive / n_latents (fraction), l0 (latents per token)."""
     rows = table[(table["state"] == "done") & table["target_flops"].notna()].copy()
     rows["alive_fraction"] = rows["n_alive"] / rows["n_latents"]
@@ -32,7 +32,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
         if known.empty:
             style.nothing_yet(ax, "not measured yet")
         else:
-            found = size_curves(ax, known, column)
+            found = size_curves(ax, known, column, fits["axes"]["y"])
             handles = max(handles, found, key=len)
     if len(shown) == 3:
         style.log_y(axes[2], l0.to_numpy(float))

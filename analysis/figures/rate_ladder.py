@@ -19,9 +19,9 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
         left.plot(lr, loss, "o-", color=colours[rung["C"]], markersize=4, linewidth=1.3, label=words)
         best = rung["lr"]
         left.axvline(best["estimate"], ymin=0, ymax=0.05, color=colours[rung["C"]], linewidth=2.2)
-        bounds = style.bounds(best) or (best["estimate"],) * 2
-        right.errorbar(rung["C"], best["estimate"], [[best["estimate"] - bounds[0]], [bounds[1] - best["estimate"]]], fmt="*",
-                       markersize=10, color=colours[rung["C"]], linewidth=1.4)
+        if limits := style.bounds(best):
+            right.plot([rung["C"]] * 2, limits, color=colours[rung["C"]], linewidth=1.4)  # they need not hold the estimate
+        right.plot(rung["C"], best["estimate"], "*", markersize=10, color=colours[rung["C"]])
     c = np.array([rung["C"] for rung in rungs])
     centre, level = np.log(c).mean(), np.mean([np.log(rung["lr"]["estimate"]) for rung in rungs])
     label = f"C^r, r = {style.range_text(block['exponent'], 3)}"

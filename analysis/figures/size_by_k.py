@@ -6,9 +6,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.figures.kinds import COLOURS, MARKERS, wanted_l0
+from analysis.figures.kinds import COLOURS, MARKERS
+from analysis.frontiers import wanted_l0
 from analysis.result import FitResult
 from analysis.size_and_k import longest
+from analysis.sweep_points import at_best_rate
 
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:
@@ -17,6 +19,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     figure, (left, right) = style.panels(2, 11.2)
     rows = longest(table[table["state"] == "done"]).copy()
     rows["wanted_l0"] = wanted_l0(rows)
+    rows = at_best_rate(rows[rows["fvu"] > 0], "fvu", ["kind", "n_latents", "wanted_l0"])
     block = fits["size_by_k"]
     _surface(left, rows[rows["kind"] == block["kind"]], block)
     _kinds(right, rows)

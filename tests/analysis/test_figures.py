@@ -1,6 +1,7 @@
 import io
 import math
 
+import pandas as pd
 import pytest
 
 from analysis import figures
@@ -53,6 +54,15 @@ def test_one_curve_per_dictionary_size_is_in_the_legend(study):
     legend = figures.draw("loss_vs_compute", *study).axes[0].get_legend()
     labels = [text.get_text() for text in legend.get_texts()]
     assert {f"{n:,}" for n in study[0]["n_latents"]} <= set(labels)
+
+
+@pytest.mark.parametrize("name", ["loss_vs_compute", "quality_vs_compute"])
+def test_a_curve_of_cells_tried_at_several_rates_goes_through_their_best(study, name):
+    df, fits = study
+    slow = df.assign(run_id=df["run_id"] + "-slow", lr=1e-6, objective=2 * df["objective"], ce_recovered=0.5)
+    one, other = (figures.draw(name, table, fits).axes[0].lines for table in (df, pd.concat([df, slow], ignore_index=True)))
+    curves = [[line.get_ydata().tolist() for line in lines if line.get_marker() == "None"] for lines in (one, other)]
+    assert curves[0] == curves[1] and len(curves[0]) >= 8
 
 
 def test_an_unbracketed_budget_is_hollow_and_has_no_star(study):

@@ -42,6 +42,10 @@ def test_a_surface_in_size_and_k_is_found_again():
         size_and_k(table[table["n_latents"] == 256])
     drawn = figures.draw("size_by_k", table, {"size_by_k": block})
     assert len(drawn.axes[0].lines) == 3
+    slow = table.assign(run_id=table["run_id"] + "-slow", lr=1e-6, fvu=2 * table["fvu"])
+    again = figures.draw("size_by_k", pd.concat([table, slow]), {"size_by_k": block})  # of several rates the best is shown
+    one, other = ([line.get_ydata().tolist() for line in figure.axes[1].lines] for figure in (drawn, again))
+    assert one == other and one
 
 
 def test_a_kind_that_needs_twice_the_compute_is_told_so_by_either_count():
@@ -65,6 +69,28 @@ def test_cells_that_missed_their_l0_are_on_no_frontier():
     other = other.assign(k=math.nan, target_l0=16.0, l0=np.where(dense, 40.0, 16.5), fvu=other["fvu"] * np.where(dense, 0.5, 1))
     found = frontiers(pd.concat([cheap, other]))["kinds"]["gated"]["flops_dense"]["multiple"]
     assert found["estimate"] == pytest.approx(1, rel=0.05)
+
+
+def test_a_cell_tried_at_several_rates_stands_on_a_frontier_with_its_best():
+    table = pd.concat([rows(kind, [256, 512], [16], [2**14, 2**15, 2**16], lambda flops, **_: (flops / 1e9) ** -0.2)
+                       for kind in ("topk", "gated")])  # fmt: skip
+    slow = table.assign(run_id=table["run_id"] + "-slow", lr=1e-5, fvu=2 * table["fvu"])
+    assert frontiers(pd.concat([table, slow])) == frontiers(table)
+    drawn = [figures.draw("equal_compute", t, {"equal_compute": frontiers(table)}) for t in (table, pd.concat([table, slow]))]
+    one, other = ([line.get_ydata().tolist() for line in figure.axes[0].lines] for figure in drawn)
+    assert one == other
+
+
+def test_kinds_at_several_wanted_l0_have_no_frontier_in_common():
+    def table(l0s):
+        return pd.concat([rows(kind, [256, 512], l0s, [2**14, 2**15], lambda l0, flops, **_: (l0 * flops / 1e9) ** -0.2)
+                          for kind in ("topk", "gated")])  # fmt: skip
+
+    with pytest.raises(ValueError, match="mixes wanted l0 16, 32"):
+        frontiers(table([16, 32]))
+    apart = table([16])
+    with pytest.raises(ValueError, match="mixes hook_name a, b"):
+        frontiers(apart.assign(hook_name=np.where(apart["kind"] == "topk", "a", "b")))
 
 
 def test_a_frontier_keeps_only_cells_that_are_better_than_all_cheaper_ones():

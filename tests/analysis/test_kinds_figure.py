@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.figures.kinds import most, wanted_l0
+from analysis.figures.kinds import most
+from analysis.frontiers import wanted_l0
 
 KINDS = {"topk": 0.0, "relu_l1": 0.3, "gated": 0.1}
 
@@ -44,6 +45,12 @@ def test_each_kind_is_a_line_against_l0_at_one_size_and_against_size_at_one_l0(t
     assert list(axes[0][0].lines[0].get_xdata()) == pytest.approx([8 * 1.05, 16 * 1.05, 32 * 1.05, 64 * 1.05])  # gated
     labels = [t.get_text() for t in axes[0][1].get_legend().get_texts()]
     assert labels == sorted(KINDS)
+
+
+def test_a_kind_tried_at_several_rates_is_shown_at_its_best(table):
+    slow = table.assign(lr=1e-6, fvu=2 * table["fvu"], delta_ce=2 * table["delta_ce"])
+    one, other = (figures.draw("kinds", t, {}).axes[0].lines for t in (table, pd.concat([table, slow], ignore_index=True)))
+    assert [line.get_ydata().tolist() for line in one] == [line.get_ydata().tolist() for line in other]
 
 
 def test_a_sweep_of_kinds_without_results_or_language_model_still_draws(table):

@@ -42,6 +42,15 @@ def test_a_dictionary_that_stopped_short_of_the_law_is_said_to_miss_it():
     assert "MISSED" in outcome_page([row])
 
 
+def test_a_dictionary_in_which_presence_does_not_rise_is_said_so_in_words():
+    frame = scored()
+    larger = frame["n_latents"] == LARGER
+    rare = frame["frequency"] < frame["frequency"].median()
+    row = came_out(frame.assign(score=frame["score"].where(~larger, rare.astype(float))))
+    assert row["measured"]["status"] == "not rising" and row["held"] is None
+    assert "f50 none (not rising) measured" in outcome_page([row])
+
+
 def test_dead_latents_are_told_from_a_failure_of_the_law():
     frame = rows(sizes=(*FITTED, 1536, LARGER))
     dead = of(frame, [1536]).assign(n_latents=LARGER, run_id="dead")  # 1,536 of 4,096 alive, and present as these are

@@ -29,13 +29,29 @@ def test_the_exponent_of_the_best_rate_is_found_again_with_an_interval_around_it
     assert [rung["lr"]["estimate"] for rung in ladder(rows(), 50, 0)["rungs"]] == pytest.approx([8e-3, 4e-3, 2e-3], rel=0.01)
 
 
+def test_one_seed_gives_no_interval_for_a_rung_or_for_the_exponent():
+    found = ladder(rows(noise=0.01).query("seed == 0"), 100, 0)
+    assert found["exponent"]["estimate"] == pytest.approx(-0.3, abs=0.05)
+    assert {found["exponent"]["lo"], found["exponent"]["hi"], *(rung["lr"]["lo"] for rung in found["rungs"])} == {None}
+
+
+def test_a_rung_is_the_best_of_the_sizes_that_were_tried_at_three_rates():
+    table = rows()
+    better = table[table["lr"] == 4e-3].assign(N=2048.0, loss=table["loss"] / 2)  # a size with a lower loss, tried at one rate
+    assert ladder(pd.concat([table, better]), 50, 0)["rungs"] == ladder(table, 50, 0)["rungs"]
+    with pytest.raises(ValueError, match="tried: 0, 3 are needed"):
+        ladder(better, 50, 0)
+
+
 def test_a_budget_whose_best_rate_is_at_an_edge_is_no_rung():
     with pytest.raises(ValueError, match="tried: 1, 3 are needed"):
         ladder(rows(exponent=-0.7), 50, 0)
 
 
-def test_the_ladder_is_drawn_where_there_is_one():
+def test_the_ladder_is_drawn_where_there_is_one_even_if_an_interval_leaves_its_estimate_out():
     block = {"points": [], "fit": {}, "ladder": ladder(rows(), 50, 0)}
+    first = block["ladder"]["rungs"][0]["lr"]
+    first["lo"], first["hi"] = 1.1 * first["estimate"], 1.2 * first["estimate"]
     table = pd.DataFrame({"kind": ["topk"]})
     assert "rate_ladder" in figures.of_sweep(table, {"budgets": [], "learning_rate": block})
     assert len(figures.draw("rate_ladder", table, {"learning_rate": block}).axes[0].lines) == 6

@@ -174,7 +174,7 @@ def test_one_seed_gives_no_interval_for_a_budget_and_says_so(make_table, sweep_o
 def test_a_table_of_two_recipes_is_refused_by_name(clean):
     df = clean[0].copy()
     df.loc[:4, "k"] = 32.0
-    with pytest.raises(ValueError, match="different k"):
+    with pytest.raises(ValueError, match="mixes k 16, 32"):
         fit_sweep(df)
 
 

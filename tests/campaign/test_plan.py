@@ -4,9 +4,11 @@ import sys
 
 import pytest
 
-from saescale.campaign.plan import make_plan, save
-from saescale.campaign.sweep import load
+from saescale.campaign.exponent import no_exponent
+from saescale.campaign.plan import far_from_optimum, make_plan, save, why_excluded
+from saescale.campaign.sweep import cells, load
 from saescale.records.store import Store
+from saescale.science import horizon_tokens
 from saescale.study import Study
 
 GRIDS = """\
@@ -117,6 +119,32 @@ def test_a_folder_that_is_no_language_model_is_refused_with_what_it_lacks(projec
     (tmp_path / "lm" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"lacks tokenizer.json, \*.safetensors"):
         planned(project, f"lm={tmp_path / 'lm'}")
+
+
+def test_a_sweep_whose_budgets_keep_too_few_sizes_is_warned_that_no_exponent_can_come_out(project):
+    (said,) = no_exponent(planned(project, "sae.n_latents=16,32,64"))
+    assert "no exponent can come out" in said and "keep 3 at 4e+08, 3 at 8e+08" in said and "sae.n_latents" in said
+    wide = ("sae.n_latents=16,32,64", "budget.flops=2e8,4e8,8e8", "budget.min_steps=1", "budget.min_warmups=0", "seed=0")
+    assert no_exponent(planned(project, *wide)) == []
+    layers = "lm.hook_name=blocks.0.hook_resid_post,blocks.1.hook_resid_post"
+    (said,) = no_exponent(planned(project, *wide[:1], "budget.flops=2e8,4e8,8e9", *wide[2:], layers))
+    assert "keep 3 at 2e+08, 3 at 4e+08, 1 at 8e+09" in said  # of each layer
+    assert no_exponent(planned(project, "budget.flops=8e8")) == []  # one budget tests a prediction
+
+
+@pytest.mark.parametrize(("name", "d_in", "hooks"), [("gpt2_small", 768, 1), ("pythia_70m", 512, 3)])
+def test_sweeps_of_models_that_are_not_here_keep_five_sizes_around_the_expected_optimum_of_three_budgets(name, d_in, hooks):
+    sweep, kept = load(name), {}
+    for cell in cells(sweep):
+        c = cell.config
+        train = {"n_tokens": horizon_tokens(c, d_in), "batch_tokens": c.train.batch_tokens,
+                 "lr_warmup_tokens": c.train.lr_warmup_tokens}
+        science = {"lm": {"d_in": d_in}, "sae": {"n_latents": c.sae.n_latents}, "train": train}
+        if not far_from_optimum(c, sweep.around) and not why_excluded(c, science, c.data.max_train_tokens):
+            kept.setdefault((c.lm.hook_name, c.budget.flops), []).append(c.sae.n_latents)
+    expected = [sweep.around["n_latents"] * (flops / sweep.around["flops"]) ** sweep.around["power"] for _, flops in kept]
+    assert len(kept) == 3 * hooks and all(len(sizes) >= 5 for sizes in kept.values())
+    assert all(sizes[1] <= n <= sizes[-2] for n, sizes in zip(expected, kept.values(), strict=True))
 
 
 @pytest.mark.parametrize("verb", ["plan", "status", "fit"])
