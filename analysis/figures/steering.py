@@ -43,9 +43,9 @@ def chosen_effect(row: dict, scales: np.ndarray) -> float:
 
 
 def _over_concepts(steering: dict, n_latents: int, arm: str) -> tuple[float, float]:
-    """(mean, two standard errors) of the chosen effect over concepts."""
-    scales = np.array(steering["scales"])
-    found = np.array([chosen_effect(r, scales) for r in steering["rows"] if r["n_latents"] == n_latents and r["arm"] == arm])
+    """(mean, two standard errors) of the chosen effect over concepts, each the mean of its seeds where there are several."""
+    scales, rows = np.array(steering["scales"]), [r for r in steering["rows"] if (r["n_latents"], r["arm"]) == (n_latents, arm)]
+    found = np.array([np.mean(r["by_seed"]) if "by_seed" in r else chosen_effect(r, scales) for r in rows])
     return float(found.mean()), float(2 * found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else 0.0
 
 
