@@ -83,7 +83,9 @@ def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
     good = sum(budget["status"] == "bracketed" for budget in fits["budgets"])
     flops = rows.loc[rows["state"] == "done", "flops_dense"].sum()
     seeds = rows.loc[rows["state"] == "done", "seed"].nunique()
-    cards = [(f"{done} / {len(rows)}", "runs done"), (f"{good} / {len(fits['budgets'])}", "valleys bracketed")]
+    cards = [(f"{done} / {len(rows)}", "runs done")]
+    cards += [(f"{good} / {len(fits['budgets'])}", "valleys bracketed")] if fits["budgets"] else []
+    cards += [(f"{fits['presence']['n_concepts']:,}", "concepts scored")] if "presence" in fits else []
     cards += [(str(seeds), "seeds"), (f"{flops:.2g}" if done else "0", "dense FLOPs trained")]
     boxes = "".join(f"<div><b>{escape(value)}</b><span>{escape(words)}</span></div>" for value, words in cards)
     question = str(plan.get("question") or "What does this sweep say?")
@@ -95,6 +97,8 @@ def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
 
 def _answer(fits: dict) -> str:
     """The laws in one or two sentences."""
+    if not fits["budgets"]:
+        return _answer_of_presence(fits.get("presence"))
     laws = fits["laws"]
     if laws["n_latents"] is None:
         return "No exponent yet: an exponent needs at least three budgets whose minimum lies inside the sampled sizes."
@@ -104,6 +108,21 @@ def _answer(fits: dict) -> str:
         f" {10 ** size['estimate']:.2g} and the best number of training tokens by {10 ** tokens['estimate']:.2g}: exponents"
         f" {_bounded(loss, -1)}, {_bounded(size)} and {_bounded(tokens)}, within the range measured here."
     )
+
+
+def _answer_of_presence(presence: dict | None) -> str:
+    joint = presence["joint"] if presence else {}
+    q = {}
+    for kind in ("trained", "untrained"):
+        one = joint.get(kind) or {}
+        if one.get("q") is not None:
+            lo, hi = one.get("q_interval") or (None, None)
+            q[kind] = _bounded({"estimate": one["q"], "lo": lo, "hi": hi}, -1)
+    if "trained" not in q:
+        return "This sweep asks for no compute budget, so there is no law of compute: read the plots and the table of runs."
+    beside = f", beside {q['untrained']} of untrained dictionaries" if "untrained" in q else ""
+    return (f"The frequency at which half of the concepts have a latent goes as the number of alive latents to the power "
+            f"{q['trained']}{beside}. The gap between the two, not the exponent alone, is what training did.")
 
 
 def _bounded(value: dict, sign: int = 1) -> str:
@@ -119,6 +138,8 @@ def _exponents(fits: dict) -> str:
     for name, estimate, low, high, note in exponent_rows(fits):
         limits = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         rows.append([name, "-" if estimate is None else f"{estimate:.3f}", limits or "-", note])
+    if not rows:
+        return ""
     columns = [("law", False), ("estimate", True), ("95 % interval", True), ("note", False)]
     words = (
         "Intervals hold seed noise and the scatter of the budgets around each law. They do not hold what would shift all"

@@ -10,11 +10,12 @@ ROWS = (
 
 
 def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:
-    """(name, estimate, lo, hi, note) per law; None where a number is missing, and then the note says why."""
+    """(name, estimate, lo, hi, note) per law; None where a number is missing, and then the note says why. A sweep without budgets
+    has no rows of compute."""
     bracketed = sum(budget["status"] == "bracketed" for budget in fits["budgets"])
     budgets = f"{bracketed} of {len(fits['budgets'])} budgets bracketed"
     rows = []
-    for law_name, value_name, words in ROWS:
+    for law_name, value_name, words in ROWS if fits["budgets"] else ():
         law = fits["laws"][law_name]
         if law is None:
             rows.append((words, None, None, None, _why_absent(law_name, bracketed, budgets)))

@@ -46,7 +46,8 @@ def fit_sweep(df: pd.DataFrame, draws: int = 1000, seed: int = 0, y: str = "obje
     fits = _heading(df, planned, rows, y) | {"bootstrap": {"draws": draws, "seed": seed}}
     if rows.empty:
         fits["budgets"] = [_empty_budget(target, group) for target, group in planned.groupby("target_flops")]
-        return fits | _no_laws() | {"warnings": sorted({*warnings, "no_finished_runs", "fewer_than_3_bracketed"})}
+        none = {"no_finished_runs", "fewer_than_3_bracketed"} if fits["budgets"] else set()  # a sweep may ask for no budget
+        return fits | _no_laws() | {"warnings": sorted({*warnings, *none})}
     fits["recipe"] = _recipe(rows)
     grid = cells(rows, y)
     fits |= _fit_grid(grid, fits, planned, np.random.default_rng(seed))

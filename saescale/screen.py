@@ -244,6 +244,8 @@ def states_json(found: Mapping[str, RunState]) -> dict[str, Any]:
 
 def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None) -> None:
     """The table of exponents with their 95 % intervals, and what to know of them, each thing once."""
+    if not rows:
+        prose("No exponent: this sweep asks for no compute budget and has no concepts scored.")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, side in (("law", "left"), ("estimate", "right"), ("95 % interval", "right")):
         table.add_column(name, justify=side, no_wrap=True)
@@ -251,7 +253,8 @@ def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None
         shown = "-" if value is None else f"{value:.3f}"
         span = "-" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
         table.add_row(escape(name), shown, escape(span))
-    console.print(table)
+    if rows:
+        console.print(table)
     for note in dict.fromkeys(part for row in rows for part in (row[4] or "").split("; ") if part):
         prose(f"[dim]{escape(note)}[/]")
     if following:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -205,6 +206,17 @@ def test_a_sweep_without_results_still_has_a_page(make_plan, tmp_path):
     df = build_table(plan, tmp_path)
     text = write_report(tmp_path, plan, df, fit_sweep(df, draws=100), []).read_text()
     assert "No exponent yet" in text and "not started" in text
+
+
+def test_a_sweep_of_concepts_without_budgets_answers_with_presence_and_says_nothing_of_budgets(tmp_path):
+    from analysis.tables import read_table
+
+    study = Path(__file__).parents[2] / "results" / "concepts"
+    df, presence = read_table(study / "table.csv"), json.loads((study / "fits.json").read_text())["presence"]
+    plan = {"sweep": "concepts", "question": "How rare?", "runs": []}
+    text = write_report(tmp_path, plan, df, fit_sweep(df, draws=100) | {"presence": presence}, []).read_text()
+    assert "to the power -0.93 (95 %: -1.20 to -0.75), beside -1.30" in text and "229</b><span>concepts scored" in text
+    assert "No exponent yet" not in text and "bracketed" not in text and "Read with care" not in text
 
 
 def test_cards_of_latents_stand_in_the_report_where_there_are_any(make_plan, make_table, tmp_path):
