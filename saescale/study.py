@@ -184,7 +184,8 @@ class Study:
         drawn = [figures.write(name, folder, table, fits) for name in figures.of_sweep(table, fits)]
         scored = self.concepts()
         if scored is not None and "presence" in fits:
-            drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in figures.CONCEPT_FIGURES]
+            names = figures.CONCEPT_FIGURES if self.truth() is None else figures.FEATURE_FIGURES
+            drawn += [figures.write(name, folder, scored[0], fits["presence"]) for name in names]
         compared = {name: read_json(self.path(f"{name}.json")) for name in figures.RECORD_FIGURES}
         return drawn + [figures.write(name, folder, found) for name, found in compared.items() if found is not None]
 

@@ -39,7 +39,8 @@ FIGURES: dict[str, str] = {
 }
 SWEEP_FIGURES = ("loss_vs_compute", "isoflop_valleys", "optimal_allocation", "quality_vs_compute")  # draw (table, fits)
 LAW_FIGURES = ("law_fit", "residuals", "valleys", "split", "exponents")  # the same, for a sweep or for any table of points
-CONCEPT_FIGURES = ("concept_presence", "concept_collapse", "concept_f50", "concept_strip", "concept_completeness")
+FEATURE_FIGURES = ("concept_presence", "concept_collapse", "concept_f50")  # draw (concepts, presence_fit)
+CONCEPT_FIGURES = (*FEATURE_FIGURES, "concept_strip", "concept_completeness")  # the last two: of names in categories
 RECORD_FIGURES = ("splitting", "steering", "probing", "rubric", "oversample", "manifolds")  # (what lies in <name>.json)
 MORE_FIGURES = ("learning_rate", "size_by_k", "equal_compute", "firing", "oracle", "others")  # (table, fits), where there
 

@@ -75,7 +75,8 @@ def test_what_is_kept_of_a_dictionary_is_what_it_says_of_the_tokens(source):
         said = sae.encode_pairs(x[at])
     expected = torch.zeros(4, 64)
     expected[said.tokens, said.latents] = said.values
-    assert torch.equal(dense, expected.clamp_min(0)) and codes.n_alive == 64
+    assert torch.allclose(dense, expected.clamp_min(0), rtol=1e-5, atol=1e-6)  # products of few rows may round otherwise
+    assert codes.n_alive == 64
 
 
 def test_alignment_is_the_signed_cosine_of_a_ray_and_the_projection_on_the_plane_of_a_circle():
