@@ -146,9 +146,12 @@
     Object.assign(tip.style, { left: `${left}px`, top: `${top}px` });
   }
 
+  /** Chart.js takes points that it need not parse for sorted by x and looks for the visible ones by halving: gaps lead it astray. */
+  const unsorted = { id: "unsorted", beforeDatasetUpdate: (_, { meta }) => { meta._sorted = false; } };
+
   function draw(canvas, panel, number) {
     const chart = new Chart(canvas, {
-      type: "scatter", plugins: [beside], data: { datasets: panel.series.map((s) => dataset(s, number)) },
+      type: "scatter", plugins: [beside, unsorted], data: { datasets: panel.series.map((s) => dataset(s, number)) },
       options: {
         panel, number, animation: false, responsive: true, maintainAspectRatio: false, layout: { padding: { top: 6, right: 10 } },
         interaction: { mode: "nearest", intersect: true }, scales: { x: scale(panel.x), y: scale(panel.y) },

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,8 @@ def page(programs, make_store, sweep_of, tmp_path_factory):  # noqa: ARG001 (not
     (folder / "plan.json").write_text(json.dumps(plan))
     (folder / "fits.json").write_text(json.dumps(fits))
     drawn = [figures.write(name, folder / "report" / "figures", table, fits) for name in figures.SWEEP_FIGURES]
+    steering = json.loads((Path(__file__).parents[3] / "results" / "concepts_again" / "steering.json").read_text())
+    drawn.append(figures.write("steering", folder / "report" / "figures", steering))
     return write_report(folder, plan, table, fits, drawn)
 
 

@@ -84,6 +84,14 @@ def test_pointing_at_a_mark_names_its_run(browser):
     browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": 0, "y": 0})
 
 
+def test_all_of_a_series_is_drawn_error_bars_and_their_gaps_too(browser):
+    drawn(browser, "steering")
+    left_out = browser.execute_script("""
+        return [...document.querySelectorAll('#plot-steering .frame canvas')].map(c => Chart.getChart(c)).flatMap(chart =>
+            chart.getSortedVisibleDatasetMetas().map(m => m.data.length - m.controller._drawCount))""")
+    assert len(left_out) > 8 and set(left_out) == {0}
+
+
 def test_arrow_keys_walk_over_the_points_and_enter_picks_the_run(browser):
     canvas = drawn(browser, "loss_vs_compute")
     tip, known = browser.find_element(By.ID, "tip"), set(rows(browser))
