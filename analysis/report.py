@@ -144,7 +144,9 @@ def _exponents(fits: dict) -> str:
     words = (
         "Intervals hold seed noise and the scatter of the budgets around each law. They do not hold what would shift all"
         " budgets together: the learning-rate rule, the kind of SAE, the way a valley is fitted, another held-out text."
-    ) if fits["budgets"] else "Intervals hold what differs between concepts, and not the choice of the model, its text or the labeller."
+    )
+    if not fits["budgets"]:
+        words = "Intervals hold what differs between concepts. They do not hold the choice of the model, its text and the labeller."
     return f'<h2>Exponents</h2>\n{table(columns, rows)}\n<p class="quiet">{escape(words)} {escape(_other_fits(fits))}</p>'
 
 
