@@ -146,7 +146,7 @@ def _exponents(fits: dict) -> str:
         " budgets together: the learning-rate rule, the kind of SAE, the way a valley is fitted, another held-out text."
     )
     if not fits["budgets"]:
-        words = "Intervals hold what differs between concepts. They do not hold the choice of the model, its text and the labeller."
+        words = "Intervals hold what differs between concepts, not the choice of the model, its text and the labeller."
     return f'<h2>Exponents</h2>\n{table(columns, rows)}\n<p class="quiet">{escape(words)} {escape(_other_fits(fits))}</p>'
 
 
