@@ -13,7 +13,10 @@ from saescale.campaign.plan import PlannedRun
 
 PROCESS_BYTES, LIBRARIES_BYTES = 0.3e9, 0.3e9  # measured: Python with torch, and what importing transformers adds
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-TOKEN_S, FLOPS_PER_S = 5e-6, 28e9  # one core, float32: 2 layers of d_model 128, 3 of 512
+# One core, float32, measured on two processors: the bundled model, shapes of Pythia-70M and GPT-2, stories260K at 512 tokens
+TOKEN_S, FLOPS_PER_S = 5e-6, 80e9
+SCORE_S = {"eager": 4.4e-9}  # of one attention score of one head
+FUSED_SCORE_S = 1e-9  # of any other implementation
 ROW_WIDTHS = 16  # values of d_model kept per token while a block is computed, measured to err upwards
 
 
@@ -43,20 +46,24 @@ def harvest_bytes(run: PlannedRun) -> float:
     """Memory of one harvesting process: no logits are computed, and shards are written as they come."""
     science, lm = run.science, folder_of(run.execution)
     tokens = science["data"]["batch_sequences"] * science["data"]["n_ctx"]
-    heads = lm.config.get("num_attention_heads") or lm.config.get("n_head") or 1
-    attention = 3 * tokens * science["data"]["n_ctx"] * heads if science["lm"].get("attention", "eager") == "eager" else 0
+    attention = 3 * tokens * science["data"]["n_ctx"] * n_heads(lm) if science["lm"].get("attention", "eager") == "eager" else 0
     inner = lm.config.get("intermediate_size") or 4 * lm.d_model
     passing = tokens * (ROW_WIDTHS * lm.d_model + 3 * inner) + attention
     return PROCESS_BYTES + LIBRARIES_BYTES + weights_bytes(lm, science["lm"]["dtype"]) + 4 * passing
 
 
+def n_heads(lm: LMFolder) -> int:
+    return lm.config.get("num_attention_heads") or lm.config.get("n_head") or 1
+
+
 def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: float) -> float:
-    """Of one core, for `n_tokens` through block `last_layer`. A family whose shape is not known counts as 12 d_model^2 weights a
-    block."""
-    lm = folder_of(run.execution)
+    """Of one core, for `n_tokens` through block `last_layer`: weights, and attention to n_ctx tokens. A family whose shape is
+    not known counts as 12 d_model^2 weights a block."""
+    lm, n_ctx, n_layers = folder_of(run.execution), run.science["data"]["n_ctx"], last_layer + 1
     shape: Shape | None = shape_of(lm.config)
-    flops = 24 * lm.d_model**2 * (last_layer + 1) if shape is None else shape.flops_to(last_layer)
-    return n_tokens * (TOKEN_S + flops / FLOPS_PER_S)
+    flops = 24 * lm.d_model**2 * n_layers if shape is None else shape.flops_to(last_layer)
+    attended = n_layers * n_ctx * n_heads(lm) * SCORE_S.get(run.science["lm"].get("attention", "eager"), FUSED_SCORE_S)
+    return n_tokens * (TOKEN_S + (flops + 4 * n_layers * n_ctx * lm.d_model) / FLOPS_PER_S + attended)
 
 
 def refuse_too_large(run: PlannedRun, processes: int, limit: float, on_gpu: bool = False, asked: str | None = None) -> None:
