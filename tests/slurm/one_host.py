@@ -244,7 +244,7 @@ def answers(*command: str) -> bool:
         return False
 
 
-def wait_for(what: str, happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(what: str, happened: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
