@@ -29,7 +29,7 @@ def costs(run: PlannedRun, request: Request, on_gpu: bool = False) -> dict[str, 
     """What one run costs trained alone: FLOPs its kernels execute, seconds, GPUs and GPU-hours, memory and disk."""
     s = run.science
     d_in, sae, n_tokens = s["lm"]["d_in"], s["sae"], s["train"]["n_tokens"]
-    seconds = run.steps * price.step_seconds(run) + price.EVALUATE_S
+    seconds = price.seconds_alone(run)
     return {"flops_executed": flops.flops_executed(sae["kind"], d_in, sae["n_latents"], n_tokens, float(sae["k"] or 0)),
             "seconds_alone": seconds, "gpus": request.n_gpus, "gpu_hours_alone": seconds / 3600 * request.n_gpus,
             "memory_gb_alone": memory.worker_bytes([[run]], on_gpu=on_gpu) / 1e9, "disk_gb": 8 * d_in * sae["n_latents"] / 1e9,

@@ -57,13 +57,25 @@ def n_heads(lm: LMFolder) -> int:
 
 
 def harvest_seconds(run: PlannedRun, last_layer: int, n_tokens: float) -> float:
-    """Of one core, for `n_tokens` through block `last_layer`: weights, and attention to n_ctx tokens. A family whose shape is
-    not known counts as 12 d_model^2 weights a block."""
-    lm, n_ctx, n_layers = folder_of(run.execution), run.science["data"]["n_ctx"], last_layer + 1
+    """Of one core, for `n_tokens` through block `last_layer`: weights, and attention to n_ctx tokens."""
+    return n_tokens * token_seconds(folder_of(run.execution), run.science, last_layer + 1)
+
+
+def losses_seconds(run: PlannedRun) -> float:
+    """Of one core, for the language model's losses with one SAE in place: all blocks and the unembedding, ce_tokens once."""
+    lm = folder_of(run.execution)
+    n_layers, unembedding = lm.n_layers, lm.d_model * lm.vocab_size
+    return run.science["eval"]["ce_tokens"] * (token_seconds(lm, run.science, n_layers) + 2 * unembedding / FLOPS_PER_S)
+
+
+def token_seconds(lm: LMFolder, science: Any, n_layers: int) -> float:
+    """One token's forward through the first `n_layers` blocks. A family whose shape is not known counts as 12 d_model^2 weights
+    a block."""
     shape: Shape | None = shape_of(lm.config)
-    flops = 24 * lm.d_model**2 * n_layers if shape is None else shape.flops_to(last_layer)
-    attended = n_layers * n_ctx * n_heads(lm) * SCORE_S.get(run.science["lm"].get("attention", "eager"), FUSED_SCORE_S)
-    return n_tokens * (TOKEN_S + (flops + 4 * n_layers * n_ctx * lm.d_model) / FLOPS_PER_S + attended)
+    n_ctx = science["data"]["n_ctx"]
+    flops = 24 * lm.d_model**2 * n_layers if shape is None else shape.flops_to(n_layers - 1)
+    attended = n_layers * n_ctx * n_heads(lm) * SCORE_S.get(science["lm"].get("attention", "eager"), FUSED_SCORE_S)
+    return TOKEN_S + (flops + 4 * n_layers * n_ctx * lm.d_model) / FLOPS_PER_S + attended
 
 
 def refuse_too_large(run: PlannedRun, processes: int, limit: float, on_gpu: bool = False, asked: str | None = None) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saescale.campaign import lm_cost
 from saescale.campaign.plan import PlannedRun
 from saescale.kinds import KINDS
 from saescale.science import fork_step as first_decay_step
 
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
-EVALUATE_S = 2.0
+EVALUATE_S, EVALUATED_SHARE = 0.7, 0.7  # export and record; the cost of a held-out token's latents, of a training token's
 START_S = 5.0  # Python and torch, once per job
 ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -46,13 +47,32 @@ def shape(science: Any) -> str:
 
 def step_seconds(run: PlannedRun) -> float:
     """Seconds of one training step of one job: as a probe measured it, else estimated for one core."""
-    science = run.science
-    batch, n, d = science["train"]["batch_tokens"], science["sae"]["n_latents"], science["lm"]["d_in"]
     if run.tokens_per_s is not None:
-        return batch / run.tokens_per_s
-    facts = KINDS[science["sae"]["kind"]]
+        return run.science["train"]["batch_tokens"] / run.tokens_per_s
+    return estimated_step_seconds(run)
+
+
+def estimated_step_seconds(run: PlannedRun) -> float:
+    batch, facts = run.science["train"]["batch_tokens"], KINDS[run.science["sae"]["kind"]]
     dense = 1.0 if facts.keeps_k else float(facts.pair_products)
-    return STEP_S + batch * TOKEN_S + batch * n * TOKEN_LATENT_S * dense * (0.5 + d / 256)
+    return STEP_S + batch * (TOKEN_S + latents_seconds(run) * dense)
+
+
+def latents_seconds(run: PlannedRun) -> float:
+    """Of one token and all latents."""
+    return run.science["sae"]["n_latents"] * TOKEN_LATENT_S * (0.5 + run.science["lm"]["d_in"] / 256)
+
+
+def end_seconds(run: PlannedRun) -> float:
+    """Seconds from a run's last step to its record: held-out tokens, the language model's losses, export. On a device that was
+    probed, as much less as its steps are faster than estimated."""
+    held_out = run.science["eval"]["n_tokens"] * (TOKEN_S + latents_seconds(run) * EVALUATED_SHARE)
+    losses = lm_cost.losses_seconds(run) if run.execution.get("lm_path") else 0.0
+    return EVALUATE_S + (held_out + losses) * step_seconds(run) / estimated_step_seconds(run)
+
+
+def seconds_alone(run: PlannedRun) -> float:
+    return run.steps * step_seconds(run) + end_seconds(run)
 
 
 def source_of(run: PlannedRun) -> str:
@@ -104,7 +124,7 @@ def by_trunk(runs: Iterable[PlannedRun]) -> dict[str, list[PlannedRun]]:
 
 
 def trunk_seconds(runs: Sequence[PlannedRun]) -> float:
-    return trunk_steps(runs) * step_seconds(runs[0]) + EVALUATE_S * len(runs)
+    return trunk_steps(runs) * step_seconds(runs[0]) + sum(map(end_seconds, runs))
 
 
 def activations_gb(runs: Sequence[PlannedRun], n_train_tokens: int) -> float:
@@ -127,6 +147,6 @@ def price(runs: Sequence[PlannedRun]) -> Price:
     shared = sum(trunk_steps(g) * g[0].science["train"]["batch_tokens"] for g in groups)
     disk = sum(8 * r.science["lm"]["d_in"] * r.science["sae"]["n_latents"] * (1 + 9 / len(g)) for g in groups for r in g)
     return Price(seconds=sum(map(trunk_seconds, groups)),
-                 seconds_alone=sum(r.steps * step_seconds(r) + EVALUATE_S for r in runs),
+                 seconds_alone=sum(map(seconds_alone, runs)),
                  disk_gb=disk / 1e9, tokens=shared, tokens_alone=sum(r.science["train"]["n_tokens"] for r in runs),
                  flops=float(sum(r.flops_dense for r in runs)))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from saescale.campaign import price
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.status import RunState
 
@@ -33,9 +34,12 @@ def of_run(run: PlannedRun, state: RunState) -> Progress:
 
 
 def of_sweep(runs: Sequence[PlannedRun], found: Mapping[str, RunState]) -> Progress:
-    """By dense FLOPs. The ETA holds while as many runs train at once as now; None while none has said its speed."""
+    """By dense FLOPs. The ETA holds while as many runs and jobs train at once as now, each run's evaluation at its end included;
+    None while none has said its speed."""
     each = {r.run_id: of_run(r, found[r.run_id]) for r in runs}
     total = sum(r.flops_dense for r in runs)
     done = sum(r.flops_dense * each[r.run_id].fraction for r in runs)
     rate = sum((each[r.run_id].tokens_per_s or 0) * r.flops_dense / r.science["train"]["n_tokens"] for r in runs)
-    return Progress(done / total if total else 1.0, None, (total - done) / rate if rate else None)
+    jobs = {(found[r.run_id].progress or {}).get("job") for r in runs if found[r.run_id].state == "running"}
+    ends = sum(price.end_seconds(r) for r in runs if found[r.run_id].state != "done") / max(len(jobs), 1)
+    return Progress(done / total if total else 1.0, None, (total - done) / rate + ends if rate else None)

@@ -52,7 +52,7 @@ def by_budget(found: Sequence[Group]) -> dict[float | None, tuple[int, float]]:
     sums: dict[float | None, tuple[int, float]] = {}
     for group in found:
         for fleet, seconds in zip(group.fleets, group.seconds, strict=True):
-            alone = [r.steps * price.step_seconds(r) + price.EVALUATE_S for r in fleet]
+            alone = [price.seconds_alone(r) for r in fleet]
             for run, own in zip(fleet, alone, strict=True):
                 n, hours = sums.get(run.target_flops, (0, 0.0))
                 sums[run.target_flops] = n + 1, hours + seconds / 3600 * group.request.n_gpus * own / sum(alone)

@@ -1,9 +1,13 @@
 import dataclasses
+import time
 
 import pytest
 
-from saescale.campaign import price
-from saescale.campaign.plan import PlannedRun
+from saescale.campaign import lm_cost, price, progress
+from saescale.campaign.plan import PlannedRun, make_plan
+from saescale.campaign.status import RunState
+from saescale.campaign.sweep import load
+from saescale.records.store import Store
 from saescale.training.schedule import Schedule
 
 
@@ -11,7 +15,8 @@ def run(steps, trunk="t", seed=0, cache="c", kind="topk", decay=0.2):
     science = {"lm": {"d_in": 10}, "data": {"held_out_fraction": 0.2, "activation_dtype": "bfloat16"},
                "sae": {"n_latents": 100, "kind": kind},
                "train": {"n_tokens": steps * 8, "batch_tokens": 8, "lr": 1.0, "lr_warmup_tokens": 0, "lr_decay_fraction": decay,
-                         "sparsity_warmup_tokens": 0, "seed": seed}}
+                         "sparsity_warmup_tokens": 0, "seed": seed},
+               "eval": {"n_tokens": 1000, "ce_tokens": 500}}
     return PlannedRun(f"{trunk}-{steps}", trunk, ("g",), None, science, {"cache_key": cache})
 
 
@@ -44,6 +49,26 @@ def test_trunks_are_not_shared_across_ids():
     assert (found.tokens, found.tokens_alone) == ((160 + 20 + 40 + 100) * 8, 400 * 8)
     assert found.flops == 12 * 10 * 100 * 400 * 8
     assert found.seconds < found.seconds_alone
+
+
+def test_a_run_ends_with_its_held_out_set_and_the_whole_language_model_on_it(project):
+    first = make_plan(load("tiny"), Store(project.store)).runs[0]
+    synthetic = dataclasses.replace(first, execution=first.execution | {"lm_path": None})
+    ended, alone = price.end_seconds(first), price.end_seconds(synthetic)
+    assert ended - alone == pytest.approx(lm_cost.losses_seconds(first)) and alone > price.EVALUATE_S
+    first.science["eval"].update(n_tokens=2 * first.science["eval"]["n_tokens"], ce_tokens=2 * first.science["eval"]["ce_tokens"])
+    assert price.end_seconds(first) - price.EVALUATE_S == pytest.approx(2 * (ended - price.EVALUATE_S))
+    fast = 10 * first.science["train"]["batch_tokens"] / price.estimated_step_seconds(first)
+    probed = price.end_seconds(dataclasses.replace(first, tokens_per_s=fast))
+    assert probed - price.EVALUATE_S == pytest.approx(0.2 * (ended - price.EVALUATE_S))
+
+
+def test_the_eta_of_a_sweep_holds_the_evaluation_of_what_is_not_done(project):
+    runs = make_plan(load("tiny"), Store(project.store)).runs[:4]
+    said = {"tokens": 100, "n_tokens": 200, "tokens_per_s": 1e12, "heartbeat": time.time()}
+    found = {r.run_id: RunState("running", "", said | {"job": f"job-{i % 2}"}) for i, r in enumerate(runs)}
+    found[runs[0].run_id] = RunState("done")
+    assert progress.of_sweep(runs, found).eta_s == pytest.approx(sum(map(price.end_seconds, runs[1:])) / 2, rel=1e-3)
 
 
 def test_activations_are_counted_once_per_cache():
