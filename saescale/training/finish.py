@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import torch
 
 import saescale
 from saescale import flops, identity
+from saescale.activations.folder import LMFolder
 from saescale.activations.inputs import Inputs
+from saescale.activations.lm_shape import shape_of
 from saescale.activations.stream import Stream
 from saescale.kinds import KINDS
 from saescale.measure.evaluate import HeldOut, evaluate
@@ -35,6 +39,9 @@ from saescale.training.parallel import apart, forwarded_together
 
 if TYPE_CHECKING:
     from saescale.training.train import Job
+
+STEP_LATENTS = 1500  # of a token, what does not depend on the dictionary's size costs as much as so many latents
+EVALUATED_SHARE = 0.7  # of a held-out token, its latents' part costs so much of a training token's
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,13 @@ class Bench(Inputs):
         return HeldOut(tokens, source, self.lm, self.scale, self.science["eval"])
 
 
+    @property
+    def lm_parameters(self) -> int:
+        """Counted from config.json, without opening the model; 0 for synthetic activations and families not known."""
+        shape = None if is_synthetic(self.science) else shape_of(LMFolder(Path(self.execution["lm_path"])).config)
+        return shape.n_parameters if shape else 0
+
+
 def fresh_trainable(trunk: Trunk, bench: Bench, kernels: str) -> Trainable:
     science = trunk.science
     return Trainable.create(SAESpec.of(science), science["train"]["seed"], bench.sample, kernels, ranks=trunk.ranks,
@@ -85,6 +99,13 @@ def mark(job: Job, run_id: str, trunk: Trunk) -> None:
 def mark_failed(job: Job, run_id: str, reason: str) -> None:
     write_json(job.store.run_dir(run_id) / record.STATUS, {"state": "failed", "reason": reason, "job": job.folder.name,
                                                            "heartbeat": time.time()})
+
+
+def ending_work(science: Mapping[str, Any], bench: Bench) -> float:
+    """What finish_run costs, in latent-tokens of training: held-out tokens, and the language model's losses, whose parameters
+    count as latents of d_in weights."""
+    losses = bench.lm_parameters / science["lm"]["d_in"] * (science["eval"]["ce_tokens"] or 0)
+    return science["eval"]["n_tokens"] * (STEP_LATENTS + science["sae"]["n_latents"]) * EVALUATED_SHARE + losses
 
 
 def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:

@@ -31,7 +31,7 @@ from saescale.sources import is_synthetic
 from saescale.training import checkpoint, parallel
 from saescale.training.ahead import Ahead, Blocks, InTurn
 from saescale.training.begin import open_trunks, restore, take, trunk_lock
-from saescale.training.finish import Bench, finish_run, mark, mark_failed
+from saescale.training.finish import STEP_LATENTS, Bench, ending_work, finish_run, mark, mark_failed
 from saescale.training.fleet import Trunk, block_steps, not_finite
 from saescale.training.harvest import fill_cache
 from saescale.training.metrics import MetricsLog
@@ -143,7 +143,8 @@ def train_job(job: Job) -> int:
 
 def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lock]) -> None:
     """The training loop: block after block of the stream through every trunk that is not done, at one pace on all ranks."""
-    job.total = sum(work_left(t) for t in trunks)
+    ending = {t.trunk_id: ending_work(t.science, bench) for t in trunks}
+    job.total = sum(work_left(t, ending[t.trunk_id]) for t in trunks)
     live, last_saved = [t for t in trunks if t.live], time.monotonic()
     logs = {t.trunk_id: MetricsLog(job.store, t) for t in live}
     size = bench.science["train"]["batch_tokens"]
@@ -153,11 +154,11 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
         start = position // steps * steps
         block = blocks.get(start)
         for trunk in live:
-            before = work_left(trunk)
+            before = work_left(trunk, ending[trunk.trunk_id])
             trunk.advance(block, start, start + steps)
             log_block(job, trunk, logs[trunk.trunk_id])
             close_ends(job, trunk, bench)
-            job.done += before - work_left(trunk)
+            job.done += before - work_left(trunk, ending[trunk.trunk_id])
             if trunk.ranks.first:
                 locks[trunk.trunk_id].beat()
             job.show(f"{len(live)} trunks, at {(start + steps) * size / 1e6:.2f}M tokens")
@@ -197,12 +198,13 @@ def next_step(job: Job, live: list[Trunk]) -> int | None:
     return int(first) if goes_on and first < math.inf else None
 
 
-def work_left(trunk: Trunk) -> float:
-    """Remaining work in latent-tokens: steps left of the trunk, open branches and branches not forked yet."""
+def work_left(trunk: Trunk, ending: float) -> float:
+    """Remaining work in latent-tokens: steps left of the trunk, open branches and branches not forked yet, and the evaluation
+    at the end of each run."""
     steps = sum(m.end - m.step for m in trunk.live.values())
     steps += sum(s.steps - s.fork_step for run, s in trunk.runs.items() if run not in trunk.live)
     train = trunk.science["train"]
-    return float(steps * train["batch_tokens"] * (1500 + trunk.science["sae"]["n_latents"]))
+    return float(steps * train["batch_tokens"] * (STEP_LATENTS + trunk.science["sae"]["n_latents"])) + len(trunk.runs) * ending
 
 
 def log_block(job: Job, trunk: Trunk, log: MetricsLog) -> None:

@@ -47,6 +47,20 @@ def test_a_run_in_a_fleet_is_the_run_alone_bit_for_bit(bed, steps):
         assert left == found[run_id]
 
 
+def test_a_job_is_not_all_done_before_its_last_run_is_evaluated(bed, monkeypatch):
+    evaluate, shares, jobs = train.finish_run, [], []
+
+    def noted(job, *args):
+        shares.append(job.done / job.total)
+        jobs.append(job)
+        evaluate(job, *args)
+
+    monkeypatch.setattr(train, "finish_run", noted)
+    assert bed.launch("train.n_tokens=19200", "seed=0,1").exit_code == 0
+    assert shares[0] < shares[1] < 0.9  # of runs of 150 steps: two blocks, then two evaluations
+    assert jobs[-1].done == pytest.approx(jobs[-1].total)
+
+
 def test_runs_of_both_kinds_and_other_rates_share_a_fleet(bed):
     mixed = ("sae=topk,relu_l1", "train.lr=0.005,0.002", "train.n_tokens=19200")
     assert bed.launch(*mixed).exit_code == 0
