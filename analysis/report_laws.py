@@ -153,8 +153,14 @@ def _convergence(block: dict) -> str:
 def _firing(block: dict) -> str:
     rows = [[f"{s['n_latents']:,}", f"{s['n_tokens']:,}", f"{s['dead_share']:.1%}", _number(s["median"])] for s in block["sizes"]]
     heads = [("n_latents", True), ("tokens trained", True), ("never fired", True), ("median frequency of the others", True)]
+    kinds = [s.get("kind") for s in block["sizes"]]
+    if len(set(kinds)) > 1:
+        rows, heads = [[kind, *row] for kind, row in zip(kinds, rows, strict=True)], [("kind", False), *heads]
     tokens = f"{block['n_held_out_tokens']:,}"
     words = f"Over {tokens} held-out tokens: a latent rarer than about 3 in that many cannot be told from a dead one."
+    if "wanted_l0" in block:
+        wanted = "No l0 was wanted" if block["wanted_l0"] is None else f"Runs of a wanted l0 of {block['wanted_l0']:g}"
+        words += f" {wanted}, at the best learning rate of each row (lowest fvu)."
     return f'{table(heads, rows)}\n<p class="quiet">{escape(words)}</p>'
 
 

@@ -37,3 +37,10 @@ def longest(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows at the horizon that most of them have, the longest of equals."""
     horizon = rows["n_tokens"].mode()
     return rows[rows["n_tokens"].isin(horizon.tolist()[-1:])]
+
+
+def most(rows: pd.DataFrame, of: str, varied: str) -> float | None:
+    """The value of column `of` under which `varied` and kinds take the most values; the smaller of equals."""
+    known = rows.dropna(subset=[of, varied]).drop_duplicates([of, varied, "kind"])
+    counts = known.groupby(of).size().sort_index()
+    return None if counts.empty else float(counts.idxmax())

@@ -3,12 +3,10 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from analysis import frontiers
 from analysis.figures import style
-from analysis.figures.kinds import COLOURS, MARKERS
 
 LABELS = {"flops_dense": style.X_COMPUTE, "flops_measured": "FLOPs the kernels executed"}
 
@@ -18,7 +16,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     figure, axes = style.panels(2, 11.2)
     y, rows = fits["equal_compute"]["y"], table[table["state"] == "done"]
     compared = frontiers.compared(table, y)
-    looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(sorted(rows["kind"].unique()))}
+    looks = style.looks(rows["kind"])
     for ax, cost in zip(axes, frontiers.COSTS, strict=True):
         for kind, group in rows.groupby("kind"):
             colour, marker = looks[kind]
@@ -29,5 +27,5 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set(xlabel=LABELS[cost], ylabel="fraction of variance unexplained")
         style.log_y(ax, rows[y].to_numpy(float))
-    style.legend_right(axes[-1], [Line2D([], [], color=c, marker=m, ms=5, label=k) for k, (c, m) in looks.items()], "kind of SAE")
+    style.legend_of_kinds(axes[-1], looks)
     return figure

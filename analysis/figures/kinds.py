@@ -5,16 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis.figures import style
 from analysis.frontiers import wanted_l0
-from analysis.size_and_k import longest
+from analysis.size_and_k import longest, most
 from analysis.sweep_points import at_best_rate
 
 MEASURES = {"fvu": "fraction of variance unexplained", "delta_ce": "increase of LM loss (nats per token)"}
-MARKERS = "osD^vPX*"
-COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito: distinct to all eyes
 
 
 def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep figures share one signature)
@@ -26,8 +23,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
     axes = figure.subplots(2, 2)
     rows = table[table["state"] == "done"].copy()
     rows["wanted_l0"] = wanted_l0(rows)
-    kinds = enumerate(sorted(rows["kind"].unique()))
-    looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in kinds}
+    looks = style.looks(rows["kind"])
     size, l0 = most(rows, "n_latents", "wanted_l0"), most(rows, "wanted_l0", "n_latents")
     same = longest(rows)
     for row, (measure, label) in zip(axes, MEASURES.items(), strict=True):
@@ -35,16 +31,8 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:  # noqa: ARG001 (all sweep 
         lines(row[1], same[same["wanted_l0"] == l0], "n_latents", measure, looks)
         row[0].set(xlabel=f"$L_0$, active latents per held-out token (n_latents = {size or 0:,.0f})", ylabel=label)
         row[1].set(xlabel=f"n_latents ({_matched(same, l0)})", ylabel=label)
-    handles = [Line2D([], [], color=c, marker=m, markersize=5, label=kind) for kind, (c, m) in looks.items()]
-    style.legend_right(axes[0][1], handles, "kind of SAE")
+    style.legend_of_kinds(axes[0][1], looks)
     return figure
-
-
-def most(rows: pd.DataFrame, of: str, varied: str) -> float | None:
-    """The value of column `of` under which `varied` and kinds take the most values; the smaller of equals."""
-    known = rows.dropna(subset=[of, varied]).drop_duplicates([of, varied, "kind"])
-    counts = known.groupby(of).size().sort_index()
-    return None if counts.empty else float(counts.idxmax())
 
 
 def lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, looks: dict) -> None:

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures import style
-from analysis.figures.kinds import COLOURS, MARKERS
 from analysis.frontiers import wanted_l0
 from analysis.result import FitResult
 from analysis.size_and_k import longest
@@ -46,8 +45,7 @@ def _surface(ax, rows: pd.DataFrame, block: dict) -> None:  # noqa: ANN001
 
 def _kinds(ax, rows: pd.DataFrame) -> None:  # noqa: ANN001
     shared = [l0 for l0, group in rows.groupby("wanted_l0") if group["kind"].nunique() > 1]
-    kinds = sorted(rows.loc[rows["wanted_l0"].isin(shared), "kind"].unique())
-    looks = {kind: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, kind in enumerate(kinds)}
+    looks = style.looks(rows.loc[rows["wanted_l0"].isin(shared), "kind"])
     for l0, style_of in zip(shared, ("-", "--", ":", "-.") * 4, strict=False):
         for kind, group in rows[rows["wanted_l0"] == l0].groupby("kind"):
             cells = group.groupby("n_latents")["fvu"]
@@ -57,4 +55,4 @@ def _kinds(ax, rows: pd.DataFrame) -> None:  # noqa: ANN001
     if not shared:
         style.nothing_yet(ax, "one kind only")
     ax.set_title("kinds at the same $L_0$: " + ", ".join(f"{l0:g}" for l0 in shared))
-    style.legend_right(ax, [Line2D([], [], color=c, marker=m, ms=5, label=kind) for kind, (c, m) in looks.items()], "kind of SAE")
+    style.legend_of_kinds(ax, looks)

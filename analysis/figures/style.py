@@ -1,7 +1,7 @@
 """The look all figures share: fonts, colours, axes, saving. No pyplot, no display."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.disk import write_aside
 
 INK, LAW, FLOOR, QUIET = "#1a1a1a", "#c8500a", "#0a62a8", "#8a8a8a"  # black, vermilion, blue: distinct to all eyes
+KIND_COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7")  # Okabe and Ito: told apart by all
+KIND_MARKERS = "osD^vPX*"
 X_COMPUTE = r"training compute $C = 12\,d\,n\,T$ (dense FLOPs)"
 RC = {
     "font.family": "DejaVu Sans",
@@ -75,6 +78,18 @@ def ladder(values: list, name: str = "viridis") -> dict:
     """value -> colour along a sequential map without its palest end, in rising order."""
     ordered, end = sorted(set(values)), 0.9 if name == "viridis" else 0.82
     return {value: colormaps[name](end * i / max(len(ordered) - 1, 1)) for i, value in enumerate(ordered)}
+
+
+def looks(kinds: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """kind of SAE -> (colour, marker), by its place in their alphabet."""
+    ordered = enumerate(sorted(set(kinds)))
+    return {kind: (KIND_COLOURS[i % len(KIND_COLOURS)], KIND_MARKERS[i % len(KIND_MARKERS)]) for i, kind in ordered}
+
+
+def legend_of_kinds(ax: Axes, looks: dict) -> None:
+    """What colour and marker each kind has, beside the panel."""
+    handles = [Line2D([], [], color=colour, marker=marker, markersize=5, label=kind) for kind, (colour, marker) in looks.items()]
+    legend_right(ax, handles, "kind of SAE")
 
 
 def log_y(ax: Axes, values: np.ndarray) -> None:

@@ -99,7 +99,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "firing": (
         "How often latents fire",
         "Left: share of all latents per bin of firing frequency on the held-out set, one curve per size at its longest horizon"
-        " (those that never fired are not in the histogram). Right: the share that never fired, against size.",
+        " (those that never fired are not in the histogram). Right: the share that never fired, against size. Of several kinds or"
+        " wanted l0, none are averaged: the titles say at which wanted l0 both panels are, each size at the longest horizon that"
+        " most kinds have and each cell at its best learning rate (lowest fvu). Several kinds have a curve each, left at the"
+        " largest size that most of them share.",
     ),
     "concept_presence": (
         "How rare a concept can be and still have a latent",

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import figures
-from analysis.figures.kinds import most
 from analysis.frontiers import wanted_l0
+from analysis.size_and_k import most
 
 KINDS = {"topk": 0.0, "relu_l1": 0.3, "gated": 0.1}
 

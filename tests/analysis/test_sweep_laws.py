@@ -9,7 +9,6 @@ import pytest
 
 from analysis import figures
 from analysis.codes import WARNINGS
-from analysis.firing import firing
 from analysis.isoflops import isoflop
 from analysis.report import write_report
 from analysis.result import FitResult
@@ -108,29 +107,11 @@ def test_a_sweep_of_rates_without_budgets_is_fitted_drawn_and_reported(rates, ma
     assert "Best learning rate" in write_report(tmp_path, make_plan()[0], loose, fits, drawn).read_text()
 
 
-def test_frequencies_are_counts_over_the_held_out_tokens(make_store, tmp_path):
-    from analysis.tables import build_table
-
-    plan = make_store(tmp_path)
-    df = build_table(plan, tmp_path)
-    run = df[df["n_latents"] == 256].sort_values("n_tokens").iloc[-1]
-    counts = np.zeros(256, int)
-    counts[:192] = 65  # of 65,536 held-out tokens: just under 1e-3
-    np.save(tmp_path / "by-id" / run["run_id"] / "fire_counts.npy", counts)
-    found = firing(df, tmp_path)
-    (size,) = found["sizes"]
-    assert (size["n_latents"], size["dead_share"]) == (256, 0.25) and size["median"] == pytest.approx(65 / 65536)
-    at = np.searchsorted(found["edges"], 65 / 65536) - 1
-    assert size["share"][at] == 0.75 and sum(size["share"]) == 0.75 and found["n_held_out_tokens"] == 65536
-    np.save(tmp_path / "by-id" / run["run_id"] / "fire_counts.npy", counts[:10])
-    assert firing(df, tmp_path)["sizes"] == []
-
-
 @pytest.fixture(scope="module")
 def full(study, rates):
     """Every block filled."""
     share = {"n_latents": 256, "n_tokens": 9, "runs": 1, "dead_share": 0.1, "share": [0.3, 0.6], "median": 1e-2}
-    dots = [{"n_latents": 256, "n_tokens": 9, "seed": 0, "dead_share": 0.1}]
+    dots = [{"run_id": study[0]["run_id"].iloc[0], "n_latents": 256, "n_tokens": 9, "seed": 0, "dead_share": 0.1}]
     counts = {"edges": [1e-4, 1e-2, 1.0], "n_held_out_tokens": 65536, "sizes": [share], "runs": dots}
     return study[0], study[1] | {"firing": counts, "learning_rate": best_rates(rates, draws=120)}
 
