@@ -26,7 +26,7 @@ def frontiers(table: pd.DataFrame, y: str = "fvu", beside: str = "topk") -> dict
     several = rows.groupby(["kind", "n_latents"])["n_tokens"].nunique() if len(rows) else pd.Series([0])
     if rows["kind"].nunique() < 2 or several.max() < 2:
         raise ValueError("Frontiers of kinds need several kinds, each at several horizons.")
-    _refuse_mixed(table[table["state"] == "done"])
+    refuse_mixed_kinds(table[table["state"] == "done"])
     beside = beside if (rows["kind"] == beside).any() else str(sorted(rows["kind"].unique())[0])
     found: dict = {kind: {} for kind in sorted(rows["kind"].unique())}
     for kind in found:
@@ -49,7 +49,7 @@ def wanted_l0(rows: pd.DataFrame) -> pd.Series:
     return rows["k"].fillna(rows["target_l0"]) if "target_l0" in rows else rows["k"]
 
 
-def _refuse_mixed(rows: pd.DataFrame) -> None:
+def refuse_mixed_kinds(rows: pd.DataFrame) -> None:
     """Kinds are compared at one wanted l0 and hook; what else differs between them is the kinds' own."""
     refuse_mixed(pd.DataFrame({"wanted l0": wanted_l0(rows).dropna()}), ["wanted l0"])
     refuse_mixed(rows, ["hook_name", "d_in"])

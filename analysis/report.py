@@ -17,7 +17,7 @@ from analysis.cards import cards_section
 from analysis.codes import STATUSES, WARNINGS
 from analysis.disk import write_aside
 from analysis.markup import data_block, table
-from analysis.summary import exponent_rows
+from analysis.summary import answer_of_kinds, exponent_rows
 
 SCRIPTS = ("vendor/chart.umd.min.js", "report.js", "zoom.js", "plots.js")
 PARTS = {"summary": "Summary", "plots": "Plots", "laws": "Laws", "runs": "Runs", "latents": "Latents", "made": "Provenance"}
@@ -98,7 +98,9 @@ def _head(plan: dict, rows: pd.DataFrame, fits: dict) -> str:
 def _answer(fits: dict) -> str:
     """The laws in one or two sentences."""
     if not fits["budgets"]:
-        return _answer_of_presence(fits.get("presence"))
+        return _answer_of_presence(fits.get("presence")) or answer_of_kinds(fits) or (
+            "This sweep asks for no compute budget, so there is no law of compute: read the plots and the table of runs."
+        )
     laws = fits["laws"]
     if laws["n_latents"] is None:
         return "No exponent yet: an exponent needs at least three budgets whose minimum lies inside the sampled sizes."
@@ -111,6 +113,7 @@ def _answer(fits: dict) -> str:
 
 
 def _answer_of_presence(presence: dict | None) -> str:
+    """Empty without a fitted exponent of trained dictionaries."""
     joint = presence["joint"] if presence else {}
     q = {}
     for kind in ("trained", "untrained"):
@@ -119,7 +122,7 @@ def _answer_of_presence(presence: dict | None) -> str:
             lo, hi = one.get("q_interval") or (None, None)
             q[kind] = _bounded({"estimate": one["q"], "lo": lo, "hi": hi}, -1)
     if "trained" not in q:
-        return "This sweep asks for no compute budget, so there is no law of compute: read the plots and the table of runs."
+        return ""
     beside = f", beside {q['untrained']} of untrained dictionaries" if "untrained" in q else ""
     return (f"The frequency at which half of the concepts have a latent goes as the number of alive latents to the power "
             f"{q['trained']}{beside}. The gap between the two, not the exponent alone, is what training did.")

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from analysis import matched
 from analysis.codes import WARNINGS
 from analysis.markup import table
 from analysis.report_presence import oracle, presence
@@ -17,6 +18,7 @@ def sections(fits: dict) -> list[str]:
         "allocation": ("The split of compute, three ways", _allocation),
         "learning_rate": ("Best learning rate", _rates),
         "convergence": ("At convergence", _convergence),
+        "matched_l0": ("Kinds at the same l0", _matched),
         "firing": ("Dead latents", _firing),
         "presence": ("Concepts: how rare one may be and have a latent", presence),
         "oracle": ("Synthetic features against their truth", oracle),
@@ -148,6 +150,17 @@ def _convergence(block: dict) -> str:
     slope = -tokens["params"]["alpha"]
     text = table([("n_latents", True), ("tokens to convergence", True), ("loss there", True)], rows)
     return f"<p>{escape(rule + left)} Tokens to convergence ~ n^{slope:.2f}.</p>\n{text}\n{_codes(block['warnings'])}"
+
+
+def _matched(block: dict) -> str:
+    sizes, rows = matched.lines(block)
+    words = (
+        f"Share of variance unexplained at a wanted l0 of {block['wanted_l0']:g}: means over seeds, the least and the most of"
+        " them, and the l0 measured on held-out tokens (a lower one than another's is the harder task). Each kind at the best of"
+        " its learning rates; one that missed the l0 by more than a tenth is left out."
+    )
+    heads = [("kind", False), *((size, True) for size in sizes)]
+    return f'{table(heads, rows)}\n<p class="quiet">{escape(words)}</p>'
 
 
 def _firing(block: dict) -> str:

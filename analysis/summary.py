@@ -1,5 +1,7 @@
 """The few lines a terminal shows at the end: one row per exponent. The caller draws the table."""
 
+from analysis.matched import answer
+
 ROWS = (
     ("loss", "exponent", "loss L* ~ C^-a: a"),
     ("loss_floor", "exponent", "loss L* = E + A C^-a: a"),
@@ -24,6 +26,12 @@ def exponent_rows(fits: dict) -> list[tuple[str, float | None, float | None, flo
         rows.append((words, value["estimate"], value["lo"], value["hi"], _note(law_name, law, budgets)))
     rows += _split_rows(fits) + _rate_rows(fits.get("learning_rate")) + _kind_rows(fits)
     return rows + _presence_rows(fits.get("presence"))
+
+
+def answer_of_kinds(fits: dict) -> str:
+    """Which kind of SAE reconstructs best at the same l0, in a sentence; empty where kinds were not compared."""
+    block = fits.get("matched_l0") or {}
+    return answer(block) if block.get("sizes") else ""
 
 
 def _split_rows(fits: dict) -> list[tuple[str, float | None, float | None, float | None, str]]:

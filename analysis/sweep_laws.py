@@ -11,6 +11,7 @@ from analysis.estimate import fit
 from analysis.estimators import exponents
 from analysis.frontiers import frontiers
 from analysis.isoflops import isoflop
+from analysis.matched import matched_l0
 from analysis.rates import edge_cells, ladder
 from analysis.result import FitResult
 from analysis.rows import read_rows
@@ -26,8 +27,8 @@ KEPT_DRAWS = 400  # in fits.json, for the figures' bands
 
 def sweep_laws(table: pd.DataFrame, y: str = "objective", draws: int = 1000, seed: int = 0) -> dict:
     """JSON blocks for fits.json: `surface`, `isoflop`, `allocation`, `exponents`, `learning_rate`, `convergence`,
-    `size_by_k`, `equal_compute`; a block that the runs cannot fill is {"reason": why}. Clusters are trunks; of one cell's rates
-    the best counts."""
+    `size_by_k`, `equal_compute`, and of several kinds `matched_l0`; a block that the runs cannot fill is {"reason": why}.
+    Clusters are trunks; of one cell's rates the best counts."""
 
     def block(make: Callable) -> dict | list:
         try:
@@ -38,6 +39,8 @@ def sweep_laws(table: pd.DataFrame, y: str = "objective", draws: int = 1000, see
     out: dict = {"learning_rate": block(lambda: best_rates(table, y, draws, seed))}
     if (table["state"] == "done").any():  # these may be of several kinds
         out |= {"size_by_k": block(lambda: size_and_k(table, y, draws, seed)), "equal_compute": block(lambda: frontiers(table))}
+    if table.loc[table["state"] == "done", "kind"].nunique() > 1:
+        out["matched_l0"] = block(lambda: matched_l0(table))
     try:
         rows = sweep_points(table, y)
     except ValueError as error:

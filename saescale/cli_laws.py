@@ -155,7 +155,7 @@ def _fit_sweep(asked: Asked, json: Path | None) -> None:
         return give(fits, f"{study.path('fits.json')} written.", json, None)
     if study.is_published:
         screen.say(f"{study.path('fits.json')} comes out of its tables again.", None)
-    return screen.show_laws(study.exponents(fits), f"saescale figures {asked.again}")
+    return screen.show_laws(study.exponents(fits), f"saescale figures {asked.again}", study.answer_of_kinds(fits))
 
 
 def draw(folder: Path, rows: Any, fits: dict[str, Any], names: Sequence[str]) -> None:

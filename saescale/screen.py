@@ -242,9 +242,12 @@ def states_json(found: Mapping[str, RunState]) -> dict[str, Any]:
             for k, s in found.items()}
 
 
-def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None) -> None:
-    """The table of exponents with their 95 % intervals, and what to know of them, each thing once."""
-    if not rows:
+def show_laws(rows: Sequence[tuple[str, float | None, float | None, float | None, str]], following: str | None,
+              kinds: str = "") -> None:
+    """The table of exponents with their 95 % intervals, and what to know of them, each thing once; what `kinds` says of kinds."""
+    if kinds:
+        prose(escape(kinds))
+    elif not rows:
         prose("No exponent: this sweep asks for no compute budget and has no concepts scored.")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, side in (("law", "left"), ("estimate", "right"), ("95 % interval", "right")):

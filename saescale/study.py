@@ -171,6 +171,11 @@ class Study:
 
         return exponent_rows(fits)
 
+    def answer_of_kinds(self, fits: dict[str, Any]) -> str:
+        from analysis.summary import answer_of_kinds
+
+        return answer_of_kinds(fits)
+
     def figures(self) -> list[dict[str, Any]]:
         """Draw every figure as SVG and PNG; returns what the report needs of each."""
         drawn = self.drawn()
