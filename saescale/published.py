@@ -86,12 +86,13 @@ def publish(study: Study, folder: Path, commands: Sequence[str]) -> Published:
         raise ValueError(f"{study.path('fits.json')} was not made from the tables that lie beside it now. Run `saescale fit "
                          f"{study.again}` first.")
     records = (f"{name}.json" for name in RECORD_FIGURES if study.path(f"{name}.json").exists())
+    said = about(study, table, commands)  # before the first file: what is written here is no edit of the code that trained
     folder.mkdir(parents=True, exist_ok=True)
     for file in (*study.inputs(), "fits.json", *records):
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(study.path(file), folder / file)
     write_json(folder / "firing.json", fits["firing"])
-    write_json(folder / PUBLISHED, about(study, table, commands))
+    write_json(folder / PUBLISHED, said)
     found = Published.at(folder, ())
     found.figures()
     return found

@@ -43,6 +43,15 @@ def test_what_follows_a_prediction_of_a_published_study_is_a_command_it_takes(sa
     assert code == 2 and "name a sweep with --like" in err
 
 
+def test_what_publishing_writes_does_not_count_as_an_edit_of_the_tree(saescale, eight, monkeypatch):
+    folder = eight.root / "results" / "tiny"
+    monkeypatch.setattr(published, "commit", lambda: {"commit": "c", "edited": folder.exists()})
+    saescale("collect", "tiny")
+    saescale("fit", "tiny")
+    assert saescale("publish", "tiny")[0] == 0
+    assert json.loads((folder / "study.json").read_text())["edited"] is False
+
+
 def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     folder = eight.root / "results" / "other"
     folder.mkdir(parents=True)
