@@ -43,7 +43,7 @@ def answer(block: dict) -> str:
         best = size["kinds"][0]
         near = [one["kind"] for one in size["kinds"][1:] if None in (best["hi"], one["lo"]) or one["lo"] <= best["hi"]]
         beside = f", within the seeds' spread of {' and '.join(near)}" if near and best["hi"] is not None else ""
-        parts.append(f"{best['kind']} at {size['n_latents']:,} latents ({best['estimate']:.3g}{beside})")
+        parts.append(f"{best['kind']} at {size['n_latents']:,} latents ({best['estimate']:#.3g}{beside})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     orders = {tuple(one["kind"] for one in size["kinds"]) for size in block["sizes"]}
     order = "" if len(parts) == 1 else f" The order of kinds {'changes' if len(orders) > 1 else 'does not change'} with size."
@@ -61,5 +61,5 @@ def lines(block: dict) -> tuple[list[str], list[list[str]]]:
 def _said(one: dict | None) -> str:
     if one is None:
         return "-"
-    span = "" if one["lo"] is None else f" [{one['lo']:.3g}, {one['hi']:.3g}]"
-    return f"{one['estimate']:.3g}{span}, l0 {one['l0']:.3g}"
+    span = "" if one["lo"] is None else f" [{one['lo']:#.3g}, {one['hi']:#.3g}]"
+    return f"{one['estimate']:#.3g}{span}, l0 {one['l0']:#.3g}"

@@ -35,7 +35,7 @@ def test_kinds_stand_best_first_with_their_mean_and_their_seeds():
 
 def test_the_answer_names_what_seeds_do_not_tell_apart_and_whether_the_order_changes():
     said = matched.answer(matched.matched_l0(table(*TWO_SIZES)))
-    assert "topk at 256 latents (0.21, within the seeds' spread of gated)" in said
+    assert "topk at 256 latents (0.210, within the seeds' spread of gated)" in said
     assert "gated at 1,024 latents (0.105)" in said and said.endswith("The order of kinds changes with size.")
     same = [r | {"fvu": r["fvu"] + 0.2 * (r["kind"] == "gated")} for r in TWO_SIZES]
     assert matched.answer(matched.matched_l0(table(*same))).endswith("The order of kinds does not change with size.")
@@ -44,7 +44,7 @@ def test_the_answer_names_what_seeds_do_not_tell_apart_and_whether_the_order_cha
 def test_one_seed_claims_no_spread():
     found = matched.matched_l0(table(row("topk", 256, 0.2), row("gated", 256, 0.3)))
     assert found["sizes"][0]["kinds"][0] == {"kind": "topk", "estimate": 0.2, "lo": None, "hi": None, "l0": 32.0, "seeds": 1}
-    assert matched.answer(found) == "At an l0 of 32 the lowest fvu is that of topk at 256 latents (0.2)."
+    assert matched.answer(found) == "At an l0 of 32 the lowest fvu is that of topk at 256 latents (0.200)."
 
 
 def test_a_kind_that_missed_the_l0_is_left_out_and_a_size_with_one_kind_says_nothing():
@@ -76,7 +76,7 @@ def test_runs_of_several_hooks_are_not_one_comparison():
 def test_the_report_shows_a_row_per_kind_and_a_column_per_size():
     block = matched.matched_l0(table(*TWO_SIZES))
     section, = sections({"matched_l0": block})
-    assert "Kinds at the same l0" in section and "1,024 latents" in section and "0.105 [0.1, 0.11], l0 32" in section
+    assert "Kinds at the same l0" in section and "1,024 latents" in section and "0.105 [0.100, 0.110], l0 32.0" in section
     assert section.index("gated") < section.index("topk")  # best at the largest size first
     assert answer_of_kinds({"matched_l0": block}) == matched.answer(block)
     assert answer_of_kinds({}) == answer_of_kinds({"matched_l0": {"reason": "none"}}) == ""
