@@ -60,7 +60,7 @@ def of_sweep(table, fits: dict) -> tuple[str, ...]:
     if (fits.get("learning_rate") or {}).get("ladder", {}).get("rungs"):
         more.append("rate_ladder")
     kinds = ("kinds",) if table["kind"].nunique() > 1 else ()
-    return (*(SWEEP_FIGURES if fits["budgets"] else ()), *shown, *more, *kinds)
+    return (*(SWEEP_FIGURES if fits["budgets"] else ()), *shown, *kinds, *more)
 
 
 def load(name: str):
