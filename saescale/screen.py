@@ -269,13 +269,11 @@ def show_verdict(lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for words, one in lines:
         said = one["predicted"]
-        span, own = (_span(*ends) for ends in ((said["lo"], said["hi"]), one.get("seen_interval") or (None, None)))
+        span = "-" if said["lo"] is None else f"[{said['lo']:.4g}, {said['hi']:.4g}]"
         estimate, seen = ("-" if value is None else f"{value:.4g}" for value in (said["estimate"], one["seen"]))
         error = "-" if one["error_percent"] is None else f"{one['error_percent']:+.1f} %"
         held = {True: "yes", False: "no", None: "-"}[one["held"]]
-        table.add_row(escape(words), estimate, escape(span), escape(seen if own == "-" else f"{seen} {own}"), error, held)
+        table.add_row(escape(words), estimate, escape(span), seen, error, held)
+        if None not in (ends := one.get("seen_interval") or [None]):
+            table.add_row(f"  seen to ±{50 * (ends[1] - ends[0]) / one['seen']:.2g} %")
     console.print(table)
-
-
-def _span(lo: float | None, hi: float | None) -> str:
-    return "-" if lo is None or hi is None else f"[{lo:.4g}, {hi:.4g}]"

@@ -123,6 +123,14 @@ def test_an_optimum_is_held_to_a_prediction_as_often_as_both_intervals_say_toget
     assert {len(one["seen_interval"]) for one in found} == {2}
 
 
+def test_how_well_an_optimum_was_seen_is_printed_and_costs_the_verdict_no_room(capsys):
+    said = {"estimate": 1.462e6, "lo": 1.441e6, "hi": 1.484e6}
+    screen.show_verdict([("best n_tokens", verdict.record(said, 1.62e6, [1.567e6, 1.675e6])),
+                         ("loss at 16384 latents, 5.09e+05 tokens", verdict.record(said, 1.45e6))])
+    out = capsys.readouterr().out
+    assert "seen to ±3.3 %" in out and "no" in out.splitlines()[1] and "…" not in out
+
+
 def test_the_rate_that_was_seen_has_the_noise_of_its_seeds():
     rng = np.random.default_rng(0)
     rates = pd.DataFrame([{"N": 64.0, "D": 1e4, "lr": lr, "seed": seed, "loss": np.exp(0.2 * np.log(lr / 3e-3) ** 2 + e)}
