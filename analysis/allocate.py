@@ -13,7 +13,7 @@ from analysis.compute import Cost
 from analysis.disagree import METHODS, disagreement
 from analysis.estimate import fit as fit_law
 from analysis.hull import Frontier, frontier
-from analysis.isoflops import IsoFlop, isoflop
+from analysis.isoflops import TOLERANCE, IsoFlop, isoflop
 from analysis.optimum import bounded, number
 from analysis.reading import points
 from analysis.result import FitResult
@@ -95,6 +95,8 @@ def allocation(
 def _parametric(fit: FitResult, cost: Cost, span: tuple[float, float], at: float) -> dict:
     if fit.status != "ok":
         return {"reason": f"the fit of {fit.law.name} is {fit.status.replace('_', ' ')}"}
+    if span[1] <= span[0] * (1 + TOLERANCE) ** 2:
+        return {"reason": "all runs have one compute budget: how the best split moves with compute needs several"}
     point, draws = isocost.parameters(fit)
     (a,), (b,) = isocost.path(fit, point, cost, span)
     if not math.isfinite(a):

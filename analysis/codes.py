@@ -115,6 +115,8 @@ WARNINGS |= {
     "presence_few_concepts": "Fewer than 100 concepts: intervals over concepts are approximate.",
     "presence_few_counts": "Concepts that occur fewer than ten times in the training text are left out, for every dictionary"
     " alike: their frequency is mostly noise.",
+    "presence_levels_off": "Presence levels off below 1 even for frequent concepts (`lapse`): the law without a ceiling then has"
+    " its q too low, and its 50 % frequencies and the latents that a rare concept asks for too high. Read the q of `lapse`.",
     "presence_no_control": "No untrained dictionaries were scored: a sigmoid that moves with size is no evidence of learning"
     " without them.",
     "presence_none": "No concept is present in any dictionary: nothing can be said but that the 50 % frequency lies above every"

@@ -105,7 +105,7 @@ def _at(fit: FitResult, at: dict[str, float], data: pd.DataFrame | None) -> Pred
 def _best(split: Allocation, data: pd.DataFrame, flops: float, lr: FitResult | None) -> Prediction:
     usable = [name for name in PRIMARY if "N" in split.estimates[name]]
     if not usable:
-        why = "; ".join(f"{name}: {split.estimates[name]['reason']}" for name in METHODS)
+        why = "; ".join(f"{name}: {split.estimates[name]['reason'].rstrip('.')}" for name in METHODS)
         raise ValueError(f"No way to split {flops:g} FLOPs: {why}.")
     method, fit = usable[0], split.fit
     n, d = (split.estimates[method][name] for name in ("N", "D"))

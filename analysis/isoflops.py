@@ -18,6 +18,7 @@ from analysis.weighted import Line, weighted_line
 
 TOLERANCE = 0.10
 SCALES = ("loss", "ln_loss")
+_LN_LARGEST = 700.0  # of a number: three budgets leave one degree of freedom, and draws with its tails
 SUM_OFF = 0.05  # |a + b - 1| beyond which size and tokens cannot both be right
 
 
@@ -44,7 +45,8 @@ class IsoFlop:
         if not self.lines:
             raise ValueError("No optimum can be predicted: fewer than 3 budgets have a resolved minimum. Add budgets or sizes.")
         at = math.log(flops)
-        return {name: bounded(math.exp(line.ln(at)), np.exp(line.ln_draws(at))) for name, line in self.lines.items()}
+        return {name: bounded(math.exp(line.ln(at)), np.exp(np.clip(line.ln_draws(at), -_LN_LARGEST, _LN_LARGEST)))
+                for name, line in self.lines.items()}  # fmt: skip
 
     def summary(self) -> str:
         """A page of text."""

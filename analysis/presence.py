@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from analysis.collapse import collapse, scalers
 from analysis.logistic import LARGEST_SLOPE, RIDGE, clustered_covariance, fit_logistic
-from analysis.presence_checks import categories, changes, completeness, gaps, lapse, ratios, sensitivity
+from analysis.presence_checks import categories, changes, completeness, gaps, lapse, levels_off, ratios, sensitivity
 from analysis.presence_data import KINDS, QUANTILES, Observations, Scored, interval, prepare
 
 MIN_EACH_WAY = 10  # present and absent pairs below which a joint slope is not reported
@@ -259,4 +259,4 @@ def _warnings(fits: dict, scored: Scored) -> list[str]:
         out.append("presence_few_counts")
     if fits["n_concepts"] < 100:
         out.append("presence_few_concepts")
-    return out
+    return [*out, "presence_levels_off"] if levels_off(fits["lapse"]) else out

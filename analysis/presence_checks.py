@@ -180,8 +180,10 @@ def lapse(data: Observations, joint: dict) -> dict:
     """The law with a ceiling of 1 - lapse: large dictionaries split frequent concepts, so P may end below 1."""
     empty = {"lapse": None, "lapse_interval": [None, None], "q": None, "q_interval": [None, None]}
     n_concepts = len(np.unique(data.concept))
-    if joint["q"] is None or joint["code"] is not None or n_concepts < LAPSE:
-        return empty | {"reason": joint["reason"] or f"{n_concepts} concepts, {LAPSE} are needed for a ceiling"}
+    if joint["q"] is None or joint["code"] is not None:
+        return empty | {"reason": joint["reason"] or "presence is a clean step: no ceiling can be told from its slope"}
+    if n_concepts < LAPSE:
+        return empty | {"reason": f"{n_concepts} concepts, {LAPSE} are needed for a ceiling"}
     try:
         found = fit_lapsed(np.stack([data.ln_f, data.ln_n], axis=1), data.present, data.concept)
     except ArithmeticError as e:
@@ -190,6 +192,11 @@ def lapse(data: Observations, joint: dict) -> dict:
     reach = Z * float(np.sqrt(found.covariance[3, 3]))
     ends = [max(0.0, found.lapse - reach), found.lapse + reach] if reach else [None, None]
     return {"lapse": found.lapse, "lapse_interval": ends, "q": q, "q_interval": [q - Z * error, q + Z * error], "reason": None}
+
+
+def levels_off(found: dict) -> bool:
+    """Whether the interval of a lapse leaves out 0: the plain law, which has none, is then wrong."""
+    return bool(found["lapse_interval"][0])
 
 
 def completeness(scored: Scored, tau: float, about: dict) -> list[dict]:

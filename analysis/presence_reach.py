@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.codes import WARNINGS
 from analysis.logistic import fit_logistic
 from analysis.presence import fit_joint, resamples
+from analysis.presence_checks import lapse, levels_off
 from analysis.presence_data import interval, prepare
 
 FAR_DECADES = 1.0
@@ -70,10 +71,11 @@ def reach(
         ln_f50 = np.where(coef[:, 1] > 0, -(coef[:, 0] + coef[:, 2] * data.ln_n.max()) / coef[:, 1], np.nan)
     beyond = float((ln_n[0] - data.ln_n.max()) / np.log(10))
     below = float((scored.ln_range[0] - ln_f) / np.log(10))
+    warnings = ["far_extrapolation"] if max(beyond, below) > FAR_DECADES else []
+    warnings += ["presence_levels_off"] if levels_off(lapse(data, joint)) else []
     tokens = None if n_tokens is None else _estimate(np.log(n_tokens) + ln_f50 - ln_f)
     return Reach(frequency, tau, _estimate(ln_n), _estimate(ln_one), joint["q"], beyond, tokens,
-                 None if n_tokens is None else float(n_tokens * np.exp(ln_f50[0])),
-                 ["far_extrapolation"] if max(beyond, below) > FAR_DECADES else [])  # fmt: skip
+                 None if n_tokens is None else float(n_tokens * np.exp(ln_f50[0])), warnings)  # fmt: skip
 
 
 def _estimate(ln_values: np.ndarray) -> dict:

@@ -4,9 +4,11 @@ best rate moves along a ladder of budgets."""
 import numpy as np
 import pandas as pd
 
-from analysis.lines import power_law
+from analysis.lines import power_law, power_laws
 from analysis.optimum import bounded
 from analysis.rows import Rows
+from analysis.uncertainty import PRIOR_DOF, draw_scatter, interval
+from analysis.valleys import vertices
 
 
 def edge_cells(rows: Rows) -> list[dict]:
@@ -40,38 +42,73 @@ def ladder(rows: pd.DataFrame, draws: int, seed: int) -> dict:
     of those tried at three rates or more the one with the lowest loss).
 
     Gives {"rungs": [{"C", "N", "D", "lr": {"estimate", "lo", "hi"}, "points": [[lr, loss]]}], "exponent"}: lr ~ C^exponent. The
-    intervals resample the seeds of each rate (one seed: none) and do not hold what shifts all budgets. Errors: `ValueError` under
-    three budgets.
+    intervals hold the noise of seeds (one seed: none), that of the exponent also what seeds do not explain of the rungs' scatter
+    around the line, but not what shifts all budgets. Errors: `ValueError` under three budgets.
     """
     planned = rows[rows["budget"].notna()] if "budget" in rows else rows.iloc[:0]
-    found = [rung for _, group in planned.groupby("budget") if (rung := _rung(group, draws, np.random.default_rng(seed)))]
+    found = [rung for _, group in planned.groupby("budget") if (rung := _rung(group)) is not None]
     if len(found) < 3:
         raise ValueError(f"Budgets with a best learning rate inside three or more that were tried: {len(found)}, 3 are needed.")
-    ln_c = np.log([rung["C"] for rung, _ in found])
-    drawn = np.log(np.stack([each for _, each in found], axis=1))
-    seeded = drawn if all(rung["lr"]["lo"] is not None for rung, _ in found) else drawn[:0]
-    slopes = [power_law(ln_c, row).slope for row in seeded if np.isfinite(row).all()]
-    best = power_law(ln_c, np.log([rung["lr"]["estimate"] for rung, _ in found]))
-    return {"rungs": [rung for rung, _ in found], "exponent": bounded(best.slope, np.array(slopes))}
+    rng, ln_c = np.random.default_rng(seed), np.log([rung["C"] for rung, _ in found])
+    best = power_law(ln_c, np.log([rung["lr"] for rung, _ in found]))
+    seeded = all(len(table) > 1 for _, table in found)
+    drawn = _vertex_draws([table for _, table in found], draws, rng) if seeded else np.empty((0, len(found)))
+    rungs = [rung | {"lr": bounded(rung["lr"], np.exp(each))} for (rung, _), each in zip(found, drawn.T, strict=True)]
+    if seeded:
+        drawn = drawn + draw_scatter(best.residuals, best.dof, np.nanvar(drawn, axis=0), drawn.shape, rng)
+    return {"rungs": rungs, "exponent": bounded(best.slope, power_laws(ln_c, drawn)[1])}
 
 
-def _rung(group: pd.DataFrame, draws: int, rng: np.random.Generator) -> tuple[dict, np.ndarray] | None:
-    """One budget at its best size, and its best rate in resamples of the seeds; None without a best rate inside the grid."""
+def _rung(group: pd.DataFrame) -> tuple[dict, pd.DataFrame] | None:
+    """One budget at its best size and ln loss [seed, rate] there; None without a best rate inside the grid."""
     group = group[group.groupby("N")["lr"].transform("nunique") >= 3]
     if group.empty:
         return None
     size = group.groupby("N")["loss"].min().idxmin()
     here = group[group["N"] == size]
-    table = np.log(here.pivot_table(index="seed", columns="lr", values="loss")).dropna()
-    rates = table.columns.to_numpy(float)
-    best = best_rate(rates, np.exp(table.mean().to_numpy())) if len(rates) >= 3 and len(table) else None
+    table = _by_seed(here)
+    rates, mean = table.columns.to_numpy(float), table.mean().to_numpy()
+    best = best_rate(rates, np.exp(mean)) if len(rates) >= 3 and len(table) else None
     if best is None:
         return None
-    values = table.to_numpy()
-    picks = rng.integers(0, len(values), size=(draws, *values.shape))
-    means = np.take_along_axis(values[None], picks, axis=1).mean(axis=1)
-    each = np.array([best_rate(rates, np.exp(row)) or np.nan for row in means])
-    rung = {"C": float(np.exp(np.log(here["C"]).mean())), "N": float(size), "D": float(here["D"].iloc[0]),
-            "lr": bounded(best, each if len(values) > 1 else each[:0]),
-            "points": [[float(lr), float(y)] for lr, y in zip(rates, np.exp(table.mean()), strict=True)]}
-    return rung, each
+    return {"C": float(np.exp(np.log(here["C"]).mean())), "N": float(size), "D": float(here["D"].iloc[0]), "lr": best,
+            "points": [[float(lr), float(y)] for lr, y in zip(rates, np.exp(mean), strict=True)]}, table  # fmt: skip
+
+
+def rate_interval(here: pd.DataFrame, draws: int = 400) -> list[float | None]:
+    """95 % of the best rate of one cell, over seeds: [lo, hi], None under two seeds or where the best is at an edge."""
+    table = _by_seed(here)
+    if len(table) < 2 or table.shape[1] < 3 or best_rate(table.columns.to_numpy(float), np.exp(table.mean().to_numpy())) is None:
+        return [None, None]
+    return list(interval(np.exp(_vertex_draws([table], draws, np.random.default_rng(0))[:, 0])))
+
+
+def _by_seed(here: pd.DataFrame) -> pd.DataFrame:
+    """ln loss [seed, rate] of the seeds that have every rate."""
+    return np.log(here.pivot_table(index="seed", columns="lr", values="loss")).dropna()
+
+
+def _vertex_draws(tables: list[pd.DataFrame], draws: int, rng: np.random.Generator) -> np.ndarray:
+    """ln of each rung's best rate [draw, rung] with its means moved by the noise of their seeds; NaN where the lowest is an edge.
+
+    The noise is what a seed's losses at the three rates of the parabola leave beside a level of its own, which moves no vertex:
+    2 (seeds - 1) degrees of freedom, drawn towards the noise of all rungs as in `uncertainty.residuals`. (Two or three seeds
+    drawn with replacement have half or two thirds of it.) Student's tails for the degrees of freedom.
+    """
+    squares, dof = np.array([_left(table.to_numpy()) for table in tables]).T
+    variance = (squares + PRIOR_DOF * squares.sum() / dof.sum()) / (dof + PRIOR_DOF)
+    free = np.minimum(dof + PRIOR_DOF, dof.sum())
+    out = np.empty((draws, len(tables)))
+    for i, table in enumerate(tables):
+        sd = np.sqrt(variance[i] / len(table) * free[i] / rng.chisquare(free[i], size=draws))
+        means = table.mean().to_numpy() + sd[:, None] * rng.standard_normal((draws, table.shape[1]))
+        out[:, i] = vertices(np.log(table.columns.to_numpy(float)), means)[0]
+    return out
+
+
+def _left(ln_y: np.ndarray) -> tuple[float, int]:
+    """(sum of squares left by rates and seeds [seed, rate], degrees of freedom) at the lowest mean and its neighbours."""
+    low = int(np.argmin(ln_y.mean(axis=0)))
+    part = ln_y[:, low - 1 : low + 2]
+    left = part - part.mean(axis=0) - part.mean(axis=1, keepdims=True) + part.mean()
+    return float((left**2).sum()), 2 * (len(ln_y) - 1)

@@ -228,5 +228,10 @@ def _done(points: np.ndarray, state: _State, damping: np.ndarray, surface: Surfa
 
 
 def _certify(points: np.ndarray, state: _State, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
+    """The scaled gradient and the smallest curvature. A cell's level is free to move between its rows where all of them lie
+    beyond the threshold, half on either side: that moves no parameter of the law, so such a level is taken as known."""
     curvature, gradient, _, _ = _scaled(points, state, surface)
+    if surface.law.levels:
+        at = np.arange(len(surface.heads))
+        curvature[:, at, at] += curvature[:, at, at] == 0.0
     return _cosine(gradient, state), np.linalg.eigvalsh(curvature)[:, 0]

@@ -277,4 +277,6 @@ def show_verdict(lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
         error = "-" if one["error_percent"] is None else f"{one['error_percent']:+.1f} %"
         held = {True: "yes", False: "no", None: "-"}[one["held"]]
         table.add_row(escape(words), estimate, escape(span), seen, error, held)
+        if None not in (ends := one.get("seen_interval") or [None]):
+            table.add_row(f"  seen to ±{50 * (ends[1] - ends[0]) / one['seen']:.2g} %")
     console.print(table)

@@ -121,6 +121,35 @@ def test_an_interval_holds_only_what_lies_inside_it():
     assert verdict.record(said | {"lo": None}, 1.0)["held"] is None and verdict.record(said, None)["seen"] is None
 
 
+def test_an_optimum_is_held_to_a_prediction_as_often_as_both_intervals_say_together():
+    """The law places it to 1 %, the valley that was trained to 3 %: alone, the law's interval would hold half of them."""
+    rng, own, other = np.random.default_rng(0), 0.01, 0.03
+    found = []
+    for predicted, seen in np.exp(rng.normal(0, (own, other), (400, 2))):
+        said, noise = ([value * np.exp(side * 1.96 * sd) for side in (-1, 1)] for value, sd in ((predicted, own), (seen, other)))
+        found.append(verdict.record({"estimate": predicted, "lo": said[0], "hi": said[1]}, seen, noise))
+    assert 0.92 <= np.mean([one["held"] for one in found]) <= 0.98
+    assert {len(one["seen_interval"]) for one in found} == {2}
+
+
+def test_how_well_an_optimum_was_seen_is_printed_and_costs_the_verdict_no_room(capsys):
+    said = {"estimate": 1.462e6, "lo": 1.441e6, "hi": 1.484e6}
+    screen.show_verdict([("best n_tokens", verdict.record(said, 1.62e6, [1.567e6, 1.675e6])),
+                         ("loss at 16384 latents, 5.09e+05 tokens", verdict.record(said, 1.45e6))])
+    out = capsys.readouterr().out
+    assert "seen to ±3.3 %" in out and "no" in out.splitlines()[1] and "…" not in out
+
+
+def test_the_rate_that_was_seen_has_the_noise_of_its_seeds():
+    rng = np.random.default_rng(0)
+    rates = pd.DataFrame([{"N": 64.0, "D": 1e4, "lr": lr, "seed": seed, "loss": np.exp(0.2 * np.log(lr / 3e-3) ** 2 + e)}
+                          for lr in (1e-3, 2e-3, 4e-3, 8e-3) for seed, e in enumerate(rng.normal(0, 0.02, 3))])
+    said = {"N": 64.0, "D": 1e4, "lr": {"estimate": 3.1e-3, "lo": 3.09e-3, "hi": 3.11e-3}}
+    one = verdict._rate(said, rates)
+    assert one["seen_interval"][0] < one["seen"] < one["seen_interval"][1] and one["held"]
+    assert verdict._rate(said, rates[rates["seed"] == 0])["seen_interval"] == [None, None]
+
+
 def test_what_was_not_predicted_is_neither_held_nor_in_error():
     none = {"estimate": None, "lo": None, "hi": None}
     assert verdict.record(none, 2.0) == {"predicted": none, "seen": 2.0, "error_percent": None, "held": None}

@@ -1,5 +1,7 @@
 """Forest of the exponent of the best size: one line per estimator, so that one sees what the answer depends on."""
 
+import textwrap
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def _line(ax: Axes, at: int, record: dict) -> None:
     colour = COLOURS[record["group"]]
     if record["estimate"] is None:
         where = {"transform": ax.get_yaxis_transform(), "va": "center", "color": style.QUIET, "fontsize": 8}
-        ax.text(0.01, at, f"- ({record['note'][:70]})", **where)
+        ax.text(0.01, at, f"- ({textwrap.shorten(record['note'], 70, placeholder=' ...')})", **where)
         return
     if limits := style.bounds(record):
         ax.plot(limits, [at, at], color=colour, linewidth=2, alpha=0.75, zorder=2)

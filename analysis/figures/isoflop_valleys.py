@@ -30,7 +30,9 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     lowest = min([b["y_opt"]["estimate"] for b in budgets if b["y_opt"]], default=np.inf)
     ax.set_ylim(min(ax.get_ylim()[0], lowest / 1.15), ax.get_ylim()[1])
     star = {"marker": "*", "linestyle": "none", "markersize": 12, "color": "0.4", "markeredgecolor": "white"}
-    handles += [Line2D([], [], linestyle="none"), Line2D([], [], **star, label="minimum, 95 % over seeds")]
+    if optima := [b["n_opt"] for b in budgets if b["n_opt"]]:
+        label = "minimum" + style.over_seeds(optima)
+        handles += [Line2D([], [], linestyle="none"), Line2D([], [], **star, label=label)]
     style.legend_right(ax, handles, "budget $C$ (dense FLOPs)")
     return figure
 

@@ -36,11 +36,11 @@ def reason(fits: dict, block: str) -> str:
     return found.get("reason", "not fitted yet") if isinstance(found, dict) else "not fitted yet"
 
 
-def blank(ax: Axes, words: str) -> None:
-    """A panel that says why it is empty, in lines that fit."""
+def blank(ax: Axes, words: str, width: int = 60) -> None:
+    """A panel that says why it is empty, in lines of so many letters."""
     import textwrap
 
-    style.nothing_yet(ax, "\n".join(textwrap.wrap(words, 60)))
+    style.nothing_yet(ax, "\n".join(textwrap.wrap(words, width)))
 
 
 def groups(values: np.ndarray, most: int = 12) -> np.ndarray:

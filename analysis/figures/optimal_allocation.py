@@ -43,7 +43,8 @@ def _panel(ax: Axes, fits: dict, name: str, key: str, words: str) -> None:
             ax.plot([budget["flops_dense"]] * 2, limits, color=style.INK, linewidth=1.2, marker="_", markersize=7, zorder=5)
         ax.plot(budget["flops_dense"], budget[key]["estimate"], **spot)
     if optima:
-        handles.append(Line2D([], [], **spot, label="minimum of a bracketed valley, 95 % over seeds"))
+        label = "minimum of a bracketed valley" + style.over_seeds([b[key] for b in optima])
+        handles.append(Line2D([], [], **spot, label=label))
     if others:
         hollow = {**spot, "markerfacecolor": "white"}
         ax.plot([b["flops_dense"] for b in others], [b["best_sampled"][name] for b in others], **hollow)

@@ -19,7 +19,7 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
         ax.set_ylabel("residual")
     fit = law_points.stored(fits, "surface", "fit")
     if fit is None:
-        law_points.blank(axes[1], law_points.reason(fits, "surface"))
+        law_points.blank(axes[1], law_points.reason(fits, "surface"), width=34)
         return figure
     rows = law_points.points(table)
     reach = 1.15 * np.abs(fit.residuals).max()

@@ -159,6 +159,11 @@ def bounds(record: dict | None) -> tuple[float, float] | None:
     return None if record is None or record["lo"] is None or record["hi"] is None else (record["lo"], record["hi"])
 
 
+def over_seeds(records: list[dict]) -> str:
+    """What a legend adds to the optima it shows: whose intervals are drawn, if any is (one seed has none)."""
+    return ", 95 % over seeds" if any(bounds(record) for record in records) else ""
+
+
 def band(ax: Axes, law: dict, colour: str, label: str, dashed: bool = False) -> None:
     """A fitted law with its 95 % band; the band is left out where it has no interval."""
     curve = law["band"]

@@ -30,7 +30,8 @@ def draw(table: pd.DataFrame, fits: dict) -> Figure:
     colours = style.ladder([b["flops"] for b in shown], "plasma")
     handles = [_budget(ax, b, record["conventions"], colours[b["flops"]]) for b in shown]
     star = {"marker": "*", "linestyle": "none", "markersize": 12, "color": "0.4", "markeredgecolor": "white"}
-    handles += [Line2D([], [], linestyle="none"), Line2D([], [], **star, label="minimum, 95 %")]
+    if any(b["status"] == BRACKETED for b in shown):
+        handles += [Line2D([], [], linestyle="none"), Line2D([], [], **star, label="minimum, 95 %")]
     if len(budgets) > len(shown):
         handles.append(Line2D([], [], linestyle="none", label=f"{len(budgets) - len(shown)} more not shown"))
     style.legend_right(ax, handles, "budget $C$ (FLOPs)")

@@ -153,3 +153,10 @@ def test_valleys_given_are_used_as_they_are():
     rows = points(table())
     valleys = isoflop(rows, degree=2, draws=100)
     assert allocation(rows, valleys=valleys, draws=100).valleys is valleys
+
+
+def test_runs_of_one_budget_say_that_several_are_needed_and_not_that_there_is_no_optimum():
+    one = table(seed=1)
+    one = one[np.isclose(one["C"], 1e18)]
+    with pytest.raises(ValueError, match="all runs have one compute budget: how the best split moves .* needs several; isoflop"):
+        predict(one, flops=1e19, law="nd_plain", draws=100)

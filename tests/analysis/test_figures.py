@@ -50,6 +50,20 @@ def test_a_figure_ignores_the_users_matplotlib_settings(study):
     assert after.get_facecolor() == before.get_facecolor() == (1, 1, 1, 1)
 
 
+def legend_of(name, df):
+    return [text.get_text() for text in figures.draw(name, df, fit_sweep(df, draws=100)).axes[0].get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("name", ["isoflop_valleys", "optimal_allocation"])
+def test_a_legend_speaks_of_intervals_over_seeds_only_where_some_are_drawn(study, name):
+    df = study[0]
+    assert any("95 % over seeds" in label for label in legend_of(name, df))
+    one_seed = legend_of(name, df[df["seed"] == 0])
+    assert any("minimum" in label for label in one_seed) and not any("seeds" in label for label in one_seed)
+    no_minimum = legend_of(name, df[df["n_latents"] == 256])
+    assert not any("minimum" in label for label in no_minimum)
+
+
 def test_one_curve_per_dictionary_size_is_in_the_legend(study):
     legend = figures.draw("loss_vs_compute", *study).axes[0].get_legend()
     labels = [text.get_text() for text in legend.get_texts()]

@@ -162,3 +162,11 @@ def test_the_frontier_of_known_optima_gives_their_exponent():
 def test_a_frontier_of_fewer_than_five_runs_is_refused():
     with pytest.raises(ValueError, match="lie on the frontier"):
         frontier(surface(budgets=(1e18, 1e19, 1e20)), draws=100)
+
+
+def test_three_budgets_foretell_far_ahead_without_draws_beyond_a_number():
+    """One degree of freedom has draws with tails that no float holds: they count as far away and are not left out."""
+    found = isoflop(surface(budgets=(1e17, 1e18, 1e19), sd=0.02, sizes=7, seed=5), draws=1000)
+    with np.errstate(over="raise"):
+        there = found.at(1e24)["N"]
+    assert there["lo"] < there["estimate"] < there["hi"] < np.inf

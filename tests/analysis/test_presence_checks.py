@@ -186,7 +186,7 @@ def test_a_clean_step_at_every_size_gives_q_without_a_test_and_says_separated():
     fit = fit_presence(rows, draws=50)
     joint = fit["joint"]["trained"]
     assert joint["q"] == pytest.approx(1, abs=0.1) and joint["q_test"] is None and joint["code"] == "presence_separated"
-    assert [row["separation"] for row in fit["sizes"]] == ["step"] * 4
+    assert [row["separation"] for row in fit["sizes"]] == ["step"] * 4 and "clean step" in fit["lapse"]["reason"]
     for row in fit["sizes"]:
         assert row["f50_interval"][0] <= 0.5 / row["n_alive"] <= row["f50_interval"][1]
 

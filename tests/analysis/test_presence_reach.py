@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from concept_frames import rows
 
+from analysis.presence import fit_presence
 from analysis.presence_reach import reach
 
 
@@ -16,6 +17,17 @@ def test_the_alive_latents_for_a_frequency_are_those_of_the_law_within_their_int
     assert found.seen == pytest.approx(1e6 * f50_of_2048, rel=0.15)  # occurrences at the largest dictionary's 50 % frequency
     assert found.tokens["lo"] < 1e6 * f50_of_2048 / wanted < found.tokens["hi"]
     assert found.warnings == [] and "2048" not in found.summary()
+
+
+def test_presence_that_levels_off_below_1_is_said_to_bend_what_a_concept_asks_for():
+    """One concept in ten never has a latent: the law without a ceiling then asks for half as many latents again."""
+    frame = rows(seed=1)
+    frame.loc[frame["concept"].astype(int) % 10 == 0, "score"] = 0.0
+    found = reach(frame, {}, 0.5 / 1024 / 4**1.2, draws=100)
+    assert found.warnings == ["presence_levels_off"] and "levels off" in found.summary()
+    fits = fit_presence(frame, draws=20)
+    assert "presence_levels_off" in fits["warnings"] and fits["lapse"]["lapse_interval"][0] > 0
+    assert "presence_levels_off" not in fit_presence(rows(seed=1), draws=20)["warnings"]
 
 
 def test_a_frequency_far_beyond_what_was_trained_is_said_to_be():

@@ -1,6 +1,8 @@
+import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import analysis
@@ -106,3 +108,16 @@ def test_a_size_that_has_not_converged_is_left_out_and_named():
     loss = (0.02 + 2 * n**-0.5) * (1 + (30 * n**0.6 / d) ** 0.8)
     fit = analysis.fit("convergence", {"N": n, "D": d, "loss": loss}, draws=0)
     assert fit.diagnostics["unconverged"] == [2048.0, 4096.0] and "sizes_unconverged" in fit.warnings
+
+
+def test_two_seeds_far_apart_in_one_cell_leave_the_law_of_the_best_rate_certified():
+    """All rows of that cell lie beyond the threshold, half above and half below: its level may move between them, no exponent."""
+    rng, rows = np.random.default_rng(0), []
+    for n, d, lr, seed in itertools.product((256, 1024, 4096), (1e5, 1e6), 1e-3 * 2.0 ** np.arange(5), (-1, 1)):
+        best = 4e-3 * (n / 1024) ** -0.3 * (d / 3e5) ** -0.35
+        apart = 0.1 if (n, d) == (1024, 1e6) else 0.002
+        loss = np.exp(0.2 * np.log(lr / best) ** 2 + seed * apart + rng.normal(0, 0.005))
+        rows.append({"N": n, "D": d, "lr": lr, "loss": loss, "run": f"{n}-{lr:g}-{seed}"})
+    found = analysis.fit("lr", pd.DataFrame(rows), cluster="run", draws=100)
+    assert found.status == "ok" and found.interval("p_N") is not None
+    assert found.derived["p_N"] == pytest.approx(-0.3, abs=0.03) and found.derived["p_D"] == pytest.approx(-0.35, abs=0.03)
