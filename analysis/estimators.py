@@ -9,6 +9,7 @@ from analysis.optimum import number
 
 LAWS = ("nd", "nd_interaction", "nd_tied", "nd_kaplan")
 OBJECTIVES = ("huber", "lad", "squared")
+REJECTING = {"wider_law_needed": "a wider law is needed", "law_misses_cells": "off from the means of repeated cells"}
 
 
 def exponents(
@@ -42,7 +43,7 @@ def _surface(points: pd.DataFrame, law: str, objective: str, cluster: str | None
     if found.status != "ok" or "a" not in found.derived:
         return _silent("surface", name, found.status.replace("_", " "))
     low, high = found.interval("a") or (None, None)
-    note = "rejected: a wider law is needed" if "wider_law_needed" in found.warnings else ""
+    note = next((f"rejected: {why}" for code, why in REJECTING.items() if code in found.warnings), "")
     return {"group": "surface", "name": name, "estimate": number(found.derived["a"]), "lo": low, "hi": high, "note": note}
 
 

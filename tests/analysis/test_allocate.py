@@ -1,11 +1,12 @@
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import allocation, fit, isocost, isoflop, points, predict
+from analysis import allocation, estimators, fit, isocost, isoflop, points, predict
 from analysis.compute import Cost
 
 TRUE = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
@@ -160,3 +161,10 @@ def test_runs_of_one_budget_say_that_several_are_needed_and_not_that_there_is_no
     one = one[np.isclose(one["C"], 1e18)]
     with pytest.raises(ValueError, match="all runs have one compute budget: how the best split moves .* needs several; isoflop"):
         predict(one, flops=1e19, law="nd_plain", draws=100)
+
+
+def test_a_law_that_misses_its_cells_is_rejected_among_the_estimators(monkeypatch):
+    found = SimpleNamespace(status="ok", derived={"a": 0.6}, warnings=("law_misses_cells",), interval=lambda _: (0.5, 0.7))
+    monkeypatch.setattr(estimators, "fit_law", lambda *_, **__: found)
+    notes = {r["note"] for r in estimators.exponents(table(), draws=0) if r["group"] == "surface"}
+    assert notes == {"rejected: off from the means of repeated cells"}
