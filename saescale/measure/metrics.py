@@ -18,15 +18,17 @@ def ratio(top: Tensor, bottom: Tensor, documents: Tensor) -> Ratio:
     """sum(top) / sum(bottom), both [token], with its standard error over documents.
 
     Linearised ratio estimator (Cochran 1977, 6.4): se = sqrt(m / (m - 1) * sum_d (A_d - R B_d)^2) / sum_d B_d over the m
-    documents' sums A_d, B_d. `documents` [token] are indices; the error of a single document is nan.
+    documents' sums A_d, B_d. `documents` [token] are indices; the error of a single document is nan, and all of no token is.
     """
+    if not len(documents):
+        return Ratio(float("nan"), float("nan"))
     top, bottom = top.double(), bottom.double()
     _, index = torch.unique(documents, return_inverse=True)
     m = int(index.max()) + 1
     a = torch.zeros(m, dtype=torch.float64).index_add_(0, index, top)
     b = torch.zeros(m, dtype=torch.float64).index_add_(0, index, bottom)
     value = a.sum() / b.sum()
-    spread = ((a - value * b).square().sum() * m / (m - 1)).sqrt() / b.sum() if m > 1 else torch.tensor(float("nan"))
+    spread = ((a - value * b).square().sum() * m / (m - 1)).sqrt() / b.sum().abs() if m > 1 else torch.tensor(float("nan"))
     return Ratio(float(value), float(spread))
 
 

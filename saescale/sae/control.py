@@ -5,6 +5,7 @@ docs/design.md). The control is a function of its checkpointed state and of the 
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ GAIN = 2.0  # e-folds of the weight per unit of learning rate and e-fold of l0: 
 DAMPING = 0.5  # share of the error that acts at once, against overshooting
 SMOOTHING = 0.1  # of the error, per batch
 LARGEST_ERROR, LEAST_L0 = 1.0, 0.1
+LARGEST_LOG = math.log(sys.float_info.max)
 
 
 def scalars(sparsity_coeff: float) -> dict[str, float]:
@@ -24,7 +26,8 @@ def follow(own: dict[str, Tensor], l0: float | Tensor, wanted: float, lr: float)
     """Moves the weight after a batch with mean `l0`, at learning rate lr, so that l0 goes to `wanted`.
 
     A proportional and integral controller of log weight by log l0: e <- (1 - s) e + s log(l0 / wanted), log_coeff += GAIN lr e,
-    weight = exp(log_coeff + DAMPING e). As lr decays to 0 the weight comes to rest with the parameters.
+    weight = exp(log_coeff + DAMPING e). As lr decays to 0 the weight comes to rest with the parameters. A weight beyond every
+    number is infinite: its run has diverged, which the statistics say, and no other is touched.
     """
     error, log_coeff = float(own["log_error"]), float(own["log_coeff"])
     found = math.log(max(float(l0), LEAST_L0) / wanted)
@@ -32,7 +35,7 @@ def follow(own: dict[str, Tensor], l0: float | Tensor, wanted: float, lr: float)
     log_coeff += GAIN * lr * error
     own["log_error"].fill_(error)
     own["log_coeff"].fill_(log_coeff)
-    own["sparsity_coeff"].fill_(math.exp(log_coeff + DAMPING * error))
+    own["sparsity_coeff"].fill_(math.inf if log_coeff + DAMPING * error > LARGEST_LOG else math.exp(log_coeff + DAMPING * error))
 
 
 def follow_on_device(own: dict[str, Tensor], l0: Tensor, wanted: float | Tensor, lr: float | Tensor) -> None:

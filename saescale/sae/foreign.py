@@ -31,7 +31,7 @@ def load(folder: str | Path) -> SAE:
     """
     folder = Path(folder)
     cfg = _cfg(folder)
-    if cfg.get("metadata", {}).get("saescale"):
+    if _is_ours(cfg):
         return export.load(folder)
     if (folder / SPARSIFY_WEIGHTS).is_file():
         return _of_sparsify(folder, cfg)
@@ -41,9 +41,13 @@ def load(folder: str | Path) -> SAE:
 def origin(folder: str | Path) -> str:
     """Whose format the folder is in: saescale, saelens or sparsify."""
     folder = Path(folder)
-    if _cfg(folder).get("metadata", {}).get("saescale"):
+    if _is_ours(_cfg(folder)):
         return "saescale"
     return "sparsify" if (folder / SPARSIFY_WEIGHTS).is_file() else "saelens"
+
+
+def _is_ours(cfg: Mapping[str, Any]) -> bool:
+    return bool((cfg.get("metadata") or {}).get("saescale"))
 
 
 def _cfg(folder: Path) -> dict[str, Any]:
@@ -71,17 +75,28 @@ def _of_saelens(folder: Path, cfg: Mapping[str, Any]) -> SAE:
     tensors = _tensors(folder / export.WEIGHTS_FILE)
     if architecture == "topk" and cfg.get("rescale_acts_by_decoder_norm"):
         tensors = _rows_at_norm_1(tensors)
-    if architecture == "jumprelu" and "threshold" not in tensors:
-        tensors["threshold"] = tensors.pop("log_threshold").exp()
-    return _sae(folder, _kind(architecture, cfg), tensors, bool(cfg.get("apply_b_dec_to_input")))
+    if architecture == "jumprelu" and "log_threshold" in tensors:
+        tensors.setdefault("threshold", tensors.pop("log_threshold").exp())
+    if architecture == "jumprelu" and "threshold" in tensors:
+        tensors["threshold"].clamp_min_(0)  # theirs is ReLU(z) 1[z > threshold]: below 0 nothing is active
+    subtracts_b_dec = bool(cfg.get("apply_b_dec_to_input", True))  # SAELens' own default
+    return _sae(folder, _kind(folder, architecture, cfg), tensors, subtracts_b_dec)
 
 
-def _kind(architecture: str, cfg: Mapping[str, Any]) -> Kind:
+def _kind(folder: Path, architecture: str, cfg: Mapping[str, Any]) -> Kind:
     if architecture == "topk":
-        return TopK(k=cfg["k"])
+        return _topk(folder, cfg)
     if architecture == "jumprelu":
         return JumpReLU(sparsity_coeff=NO_PENALTY, bandwidth=1e-3)
     return (Gated if architecture == "gated" else ReluL1)(sparsity_coeff=NO_PENALTY)
+
+
+def _topk(folder: Path, cfg: Mapping[str, Any]) -> TopK:
+    k = cfg.get("k")
+    if type(k) is not int or k < 1:
+        raise ValueError(f"{folder / export.CFG_FILE}: k={k!r} is no number of latents per token. Set k there to the whole "
+                         "number this SAE keeps.")
+    return TopK(k=k)
 
 
 def _of_sparsify(folder: Path, cfg: Mapping[str, Any]) -> SAE:
@@ -94,7 +109,7 @@ def _of_sparsify(folder: Path, cfg: Mapping[str, Any]) -> SAE:
     if lacking := sorted(names - set(given)):
         raise ValueError(f"{folder / SPARSIFY_WEIGHTS} lacks {', '.join(lacking)}: it was not written by sparsify 1.x.")
     renamed = {"W_enc": given["encoder.weight"].T, "b_enc": given["encoder.bias"]}
-    return _sae(folder, TopK(k=cfg["k"]), given | renamed, subtracts_b_dec=True)
+    return _sae(folder, _topk(folder, cfg), given | renamed, subtracts_b_dec=True)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -133,6 +148,9 @@ def _check_shapes(folder: Path, kind: Kind, tensors: Mapping[str, Tensor], biase
     if tensors["W_enc"].ndim != 2:
         raise ValueError(f"{folder}: W_enc has shape {tuple(tensors['W_enc'].shape)}: it must be [d_in, n_latents].")
     d_in, n_latents = tensors["W_enc"].shape
+    if kind.name == "topk" and kind.k > n_latents:
+        raise ValueError(f"{folder}: k={kind.k} exceeds the {n_latents} latents of W_enc. Set k in {export.CFG_FILE} to what "
+                         "this SAE keeps.")
     for name, shape in {"W_dec": (n_latents, d_in), "b_dec": (d_in,), **dict.fromkeys(vectors, (n_latents,))}.items():
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f"{folder}: {name} has shape {tuple(tensors[name].shape)}, but W_enc [{d_in}, {n_latents}] needs "

@@ -154,11 +154,12 @@ def train_fleet(job: Job, trunks: list[Trunk], bench: Bench, locks: dict[str, Lo
         start = position // steps * steps
         block = blocks.get(start)
         for trunk in live:
-            before = work_left(trunk, ending[trunk.trunk_id])
-            trunk.advance(block, start, start + steps)
-            log_block(job, trunk, logs[trunk.trunk_id])
-            close_ends(job, trunk, bench)
-            job.done += before - work_left(trunk, ending[trunk.trunk_id])
+            if trunk.position < start + steps:  # else it is ahead of the others, after a kill: none of this block is its
+                before = work_left(trunk, ending[trunk.trunk_id])
+                trunk.advance(block, start, start + steps)
+                log_block(job, trunk, logs[trunk.trunk_id])
+                close_ends(job, trunk, bench)
+                job.done += before - work_left(trunk, ending[trunk.trunk_id])
             if trunk.ranks.first:
                 locks[trunk.trunk_id].beat()
             job.show(f"{len(live)} trunks, at {(start + steps) * size / 1e6:.2f}M tokens")

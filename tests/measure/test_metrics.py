@@ -39,3 +39,17 @@ def test_the_error_agrees_with_leaving_out_one_document_at_a_time():
     assert found.se == pytest.approx(jackknife, rel=0.1)
     independent = float(found.value * np.sqrt(np.var(top.numpy()) / len(top)) / top.mean())
     assert found.se > 2 * independent  # tokens of a document are not independent
+
+
+def test_the_error_of_a_ratio_to_a_negative_sum_is_positive():
+    """A layer that does harm: zeroing it lowers the loss by 2 nats, so what is recovered has a negative denominator."""
+    clean, spliced, zero = torch.tensor([5.0, 3.0]), torch.tensor([4.0, 2.5]), torch.tensor([2.0, 2.0])
+    found = metrics.ce_recovered(clean, spliced, zero, torch.tensor([0, 1]))
+    assert found.value == pytest.approx(2.5 / 4)
+    assert found.se == pytest.approx(math.sqrt(2 * (0.125**2 + 0.125**2)) / 4)
+
+
+def test_the_ratio_of_no_token_at_all_is_not_a_number():
+    none = torch.zeros(0)
+    found = metrics.ratio(none, none, none.long())
+    assert math.isnan(found.value) and math.isnan(found.se)

@@ -56,3 +56,10 @@ def test_the_wanted_l0_is_reached_from_a_weight_far_off(kind, far_off):
     assert l0 == pytest.approx(6, rel=0.12)
     found = float(trainable.sae.own["sparsity_coeff"])
     assert found not in (far_off, 0.0) and trainable.read_stats()["sparsity_coeff"] == found
+
+
+def test_a_weight_beyond_every_number_is_infinite_and_no_error():
+    own = scalars(0.5)
+    for _ in range(3):
+        control.follow(own, 1000.0, 2.0, 1e3)  # a learning rate that diverges: log weight 200, 580, 1122
+    assert float(own["sparsity_coeff"]) == math.inf

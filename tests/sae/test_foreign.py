@@ -110,3 +110,25 @@ def test_a_folder_without_an_sae_and_damaged_weights_are_refused(tmp_path, tenso
     write(tmp_path, {"architecture": "topk", "k": K}, tensors | {"b_enc": torch.zeros(3)})
     with pytest.raises(ValueError, match="b_enc has shape"):
         foreign.load(tmp_path)
+
+
+def test_a_config_of_saelens_that_does_not_say_whether_b_dec_is_subtracted_means_that_it_is(tmp_path, tensors, x):
+    found = foreign.load(write(tmp_path, {"architecture": "standard"}, tensors))
+    assert torch.allclose(found.reconstruct(x), saelens(x, tensors, "standard", apply_b_dec=True), atol=1e-5)
+
+
+def test_a_jumprelu_with_thresholds_below_zero_has_no_negative_activation(tmp_path, tensors, x):
+    tensors["threshold"] = torch.full((N,), -2.0)
+    found = foreign.load(write(tmp_path, {"architecture": "jumprelu", "apply_b_dec_to_input": True}, tensors))
+    assert found.encode_pairs(x).values.min() >= 0
+    assert torch.allclose(found.reconstruct(x), saelens(x, tensors, "jumprelu", apply_b_dec=True), atol=1e-5)
+
+
+@pytest.mark.parametrize(("cfg", "said"), [
+    ({"architecture": "topk", "activation_fn_kwargs": {"k": K}}, "k=None is no number of latents per token"),
+    ({"architecture": "topk", "k": N + 1}, f"k={N + 1} exceeds the {N} latents"),
+    ({"architecture": "jumprelu", "metadata": None}, "lacks the tensors threshold of a jumprelu SAE")])
+def test_a_config_that_lacks_what_its_architecture_needs_is_refused_in_one_sentence(tmp_path, tensors, cfg, said):
+    with pytest.raises(ValueError, match="k=|lacks") as refused:
+        foreign.load(write(tmp_path, cfg, tensors))
+    assert said in str(refused.value) and "\n" not in str(refused.value)

@@ -123,6 +123,15 @@ def test_of_equal_entries_at_the_edge_no_more_than_k_are_kept(backend):
     assert all(len(set(latents)) == 20 for latents in pairs.latents.view(8, 20).tolist())
 
 
+@pytest.mark.parametrize(("n_nan", "n_numbers"), [(40, 0), (5, 7), (12, 0)])
+def test_of_a_diverged_batch_no_more_are_kept_than_asked_for_nans_first(backend, n_nan, n_numbers):
+    """Ranks that share a dictionary offer each other as many as are kept, and no more."""
+    pre_acts = rows(10, 24)
+    pre_acts.view(-1)[torch.arange(n_nan) * 5] = torch.nan
+    values = backend.batch_top_k(pre_acts, 12).values
+    assert len(values) == 12 and int(values.isnan().sum()) == 12 - n_numbers
+
+
 @pytest.mark.parametrize("n_params, start, n, d", [(3000, 700, 50, 17), (40_000, 8192, 30, 64)], ids=["odd", "long"])
 @pytest.mark.parametrize("largest_norm", [None, 0.5])
 def test_adam_clips_steps_and_puts_rows_back_to_norm_one(backend, n_params, start, n, d, largest_norm):

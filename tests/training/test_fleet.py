@@ -152,19 +152,20 @@ def test_a_finished_sweep_launched_again_trains_nothing(bed, steps):
 DIVERGING = ("train.lr=0.005,1e30", "train.lr_power=0")
 
 
-def test_a_diverging_member_is_marked_failed_with_evidence_and_leaves_the_others_untouched(bed):
-    outcome = bed.launch(*DIVERGING)
+@pytest.mark.parametrize("kind", [(), ("sae=relu_l1", "sae.target_l0=5")], ids=["topk", "relu_l1 at an l0"])
+def test_a_diverging_member_is_marked_failed_with_evidence_and_leaves_the_others_untouched(bed, kind):
+    outcome = bed.launch(*kind, *DIVERGING)
     assert outcome.exit_code == 3
-    runs = {r.run_id: r for r in bed.plan(*DIVERGING).runs}
+    runs = {r.run_id: r for r in bed.plan(*kind, *DIVERGING).runs}
     by_state = {s: [r for r in runs if outcome.states[r].state == s] for s in ("failed", "done")}
     assert [runs[r].science["train"]["lr"] for r in by_state["failed"]] == [1e30, 1e30]
     for r in by_state["failed"]:
         assert all(word in outcome.states[r].reason for word in ("diverged", "at step", "1e+30"))
         assert not (bed.store.run_dir(r) / "result.json").exists()
-    alone = bed.another("alone")
-    alone.launch("train.lr=0.005", "train.lr_power=0")
-    left = alone.left_by(alone.plan("train.lr=0.005", "train.lr_power=0"))
-    assert {r: bed.left_by(bed.plan("train.lr=0.005", "train.lr_power=0"))[r] for r in by_state["done"]} == left
+    alone, well = bed.another("alone"), (*kind, "train.lr=0.005", "train.lr_power=0")
+    alone.launch(*well)
+    left = alone.left_by(alone.plan(*well))
+    assert {r: bed.left_by(bed.plan(*well))[r] for r in by_state["done"]} == left
 
 
 def test_a_failed_run_is_left_alone_until_retry_is_asked_for(bed, steps):

@@ -6,7 +6,7 @@ from safetensors import safe_open
 
 from saescale.sae import kernels
 from saescale.sae.step import Trainable
-from saescale.training import train
+from saescale.training import checkpoint, train
 
 LONG = ("train.n_tokens=38400",)  # 300 steps: blocks end at 128, 256 and 300, the trunk at 240
 
@@ -191,3 +191,20 @@ def test_nothing_in_the_store_is_pickled(bed):
                 assert list(f.keys())
         elif p.suffix == ".json":
             json.loads(p.read_text())
+
+
+def test_a_trunk_whose_end_was_kept_before_the_others_got_there_logs_nothing_while_they_catch_up(bed, monkeypatch):
+    two = (*LONG, "sae.n_latents=16,24", "cluster.checkpoint_s=1000", "cluster.log_every_tokens=1000")
+    other, write = bed.another("other"), checkpoint.write
+    other.launch(*two)
+
+    def write_and_die(*args):
+        write(*args)
+        raise Killed
+
+    with monkeypatch.context() as m:
+        m.setattr(train.checkpoint, "write", write_and_die)  # the first written is the end of one trunk; the other has none
+        with pytest.raises(Killed):
+            bed.launch(*two)
+    assert bed.launch(*two).exit_code == 0
+    assert bed.left_by(bed.plan(*two)) == other.left_by(other.plan(*two))

@@ -34,8 +34,10 @@ def batch_top_k(pre_acts: Tensor, n_kept: int) -> Pairs:
     values = entries[candidates]
     if len(values) > n_kept:
         edge = np.partition(values, len(values) - n_kept)[len(values) - n_kept]
-        larger = ~(values <= edge)
-        equal = np.flatnonzero(values == edge)[: n_kept - int(larger.sum())]
+        larger, equal = ~(values <= edge), values == edge
+        if np.isnan(edge):  # nothing is larger, and those equal to it are not for ==
+            larger, equal = np.zeros(len(values), dtype=bool), np.isnan(values)
+        equal = np.flatnonzero(equal)[: n_kept - int(larger.sum())]
         larger[equal] = True
         candidates = candidates[larger]
     return _pairs(pre_acts, torch.from_numpy(candidates))
