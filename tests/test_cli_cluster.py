@@ -40,6 +40,8 @@ def plan(project):
     (["retry", "quick", "--set", "train.lr=*2"], "would make other runs"),
     (["retry", "quick", "--set", "cluster"], "is not KEY=VALUE"),
     (["retry", "quick", "--set", "cluster.kernels=*2"], "nothing that can be scaled"),
+    (["retry", "quick", "--set", "cluster.job.memory=*2"], "cluster=local has no such setting"),
+    (["retry", "quick", "--set", "cluster.workers=/0"], "a factor above 0"),
     (["doctor", "--cluster", "lsf"], "inprocess, local, slurm"), (["launch", "$(touch x)"], "is not a sweep name"),
     (["plan", "quick", "cluster=nope"], "inprocess, local, slurm"), (["plan", "quick", "cluster=slurm", "cluster.job.time=soon"],
                                                                      "is not a time limit")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -47,10 +48,20 @@ def with_settings(sweep: str, overrides: Sequence[str], settings: Sequence[str])
                              f"Give it as an override to plan and launch instead: saescale plan {sweep} {text}.")
         scaled = re.fullmatch(r"([*/])(\d+(?:\.\d+)?)", value)
         if scaled:
-            now = conf.lookup(next(iter(cells(load(sweep, out)))).config, key)
-            value = scale(key, now, float(scaled[2]) if scaled[1] == "*" else 1 / float(scaled[2]))
+            factor = float(scaled[2]) if scaled[1] == "*" else 1 / (float(scaled[2]) or math.nan)
+            value = scale(key, setting(sweep, out, key), factor)
         out = [o for o in out if o.partition("=")[0] != key] + [f"{key}={value}"]
     return out
+
+
+def setting(sweep: str, overrides: Sequence[str], key: str) -> Any:
+    """What an execution setting of the sweep is now."""
+    config = next(iter(cells(load(sweep, overrides)))).config
+    try:
+        return conf.lookup(config, key)
+    except AttributeError:
+        raise ValueError(f"--set {key}: cluster={config.cluster.kind} has no such setting to scale. "
+                         "Give one that `saescale plan` knows there, such as cluster.workers=/2.") from None
 
 
 def scale(key: str, now: Any, factor: float) -> str:
@@ -59,6 +70,8 @@ def scale(key: str, now: Any, factor: float) -> str:
     if not found or isinstance(now, bool):
         raise ValueError(f"--set {key}: {now!r} is nothing that can be scaled. Give the value itself.")
     value = float(found[1]) * factor
+    if not 0 < value < 2**63:
+        raise ValueError(f"--set {key}: {now!r} cannot be scaled by {factor:g}. Give a factor above 0, such as *2 or /2.")
     return f"{max(1, round(value))}{found[2]}"
 
 
