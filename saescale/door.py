@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,4 +41,13 @@ def again(sweep: str, overrides: list[str] | None, store: Path) -> str:
 def print_json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(plain(value), indent=1, default=str, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """`value` with null where a number is missing: NaN is no JSON, and jq and browsers refuse the whole of it."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
