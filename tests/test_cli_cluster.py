@@ -149,6 +149,12 @@ def test_gc_lists_and_removes_only_when_told(saescale, project):
     assert saescale("gc", "--yes")[0] == 0 and not (project.store / "activations" / "old").exists()
 
 
+def test_doctor_says_once_what_to_do_about_a_store_that_cannot_be_written(saescale, project):
+    (project.root / "file").write_text("mine")
+    code, out, _ = saescale("doctor", "--store", "file")
+    assert code == 3 and out.count("--store") == 1
+
+
 def test_doctor_looks_at_this_machine(saescale):
     code, out, _ = saescale("doctor", "--json")
     found = {c["name"]: c["verdict"] for c in json.loads(out)}

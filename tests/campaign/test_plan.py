@@ -109,7 +109,8 @@ def test_the_plan_file_is_the_same_every_time(project):
     (["lm=/no/such/folder"], "does not exist"), (["lm=folder"], "lm.path is missing"),
     (["data.path=/no"], "is not a folder"),
     (["data.n_ctx=4096"], "exceeds the 256 positions"), (["lm.hook_name=blocks.9.hook_resid_post"], "layers 0 to"),
-    (["data.batch_sequences=100000"], "less than one forward batch")])
+    (["data.batch_sequences=100000"], "tokens, less than one forward batch"),
+    (["data.path=???"], "data.path is missing")])
 def test_what_cannot_be_looked_up_is_refused_in_one_sentence(project, overrides, said):
     with pytest.raises(ValueError) as e:
         planned(project, *overrides)
