@@ -51,6 +51,16 @@ def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     assert code == 2 and "holds the study of else" in err and [p.name for p in folder.iterdir()] == ["study.json"]
 
 
+def test_a_study_does_not_overwrite_a_file_of_a_folder_that_is_no_study(saescale, eight):
+    for verb in ("collect", "fit"):
+        assert saescale(verb, "tiny")[0] == 0
+    (eight.root / "table.csv").write_text("mine")
+    code, _, err = saescale("publish", "tiny", "--to", ".")
+    assert code == 2 and "table.csv is there" in err and err.count("\n") == 1
+    assert (eight.root / "table.csv").read_text() == "mine" and not (eight.root / "study.json").exists()
+    assert saescale("publish", "tiny", "--to", "new")[0] == saescale("publish", "tiny", "--to", "new")[0] == 0
+
+
 @pytest.mark.parametrize(("there", "said"), [
     ({"sweep": "tiny", "folder": "tiny"}, "holds the study of tiny, not of tiny+"),
     ({"sweep": "tiny"}, "Run `saescale collect tiny sae=relu_l1` first")])  # of an older version: may be published again
