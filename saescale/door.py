@@ -38,6 +38,14 @@ def again(sweep: str, overrides: list[str] | None, store: Path) -> str:
     return shlex.join([sweep, *(overrides or []), *(["--store", str(store)] if store != RUNS else [])])
 
 
+def chosen(only: str | None, limit: int | None, max_gpu_hours: float | None) -> str:
+    """What a launch was narrowed by, as the user may type it again: without it the next one would train all, without the gate."""
+    import shlex
+
+    given = {"--only": only, "--limit": limit, "--max-gpu-hours": max_gpu_hours}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
 def print_json(value: Any) -> None:
     import json
 

@@ -213,7 +213,8 @@ def totals_json(of: Totals) -> dict[str, Any]:
     return vars(of) | {"groups": groups, "budgets": budgets}
 
 
-def show_outcome(outcome: Outcome, again: str) -> None:
+def show_outcome(outcome: Outcome, again: str, narrowed: str = "") -> None:
+    """`narrowed`: what the launch was narrowed by, for the one that is to follow."""
     for message in outcome.messages:
         prose(f"[red]{escape(message)}[/]")
     for note in outcome.notes:
@@ -226,6 +227,8 @@ def show_outcome(outcome: Outcome, again: str) -> None:
             prose(f"[red]failed[/] {run_id}: {escape(s.reason)}")
     following = {0: "collect", 3: "launch" if outcome.messages else "status", 4: "status"}[outcome.exit_code]
     failed = any(s.state == "failed" for s in outcome.states.values()) and not outcome.messages
+    if failed or following == "launch":
+        again += narrowed
     say(line, f"saescale launch --retry {again}" if failed else f"saescale {following} {again}")
 
 

@@ -149,6 +149,14 @@ def test_gc_lists_and_removes_only_when_told(saescale, project):
     assert saescale("gc", "--yes")[0] == 0 and not (project.store / "activations" / "old").exists()
 
 
+def test_what_follows_a_preview_is_narrowed_as_the_preview_was(saescale):
+    """Without --only and the gate the command to copy would launch everything."""
+    given = ["--only", "n_latents <= 16", "--limit", "1", "--max-gpu-hours", "2.5"]
+    code, out, _ = saescale("launch", "quick", *given, "--retry", "--dry-run")
+    assert code == 0 and "1 runs in 1 jobs" in out
+    assert out.rstrip().endswith("next: saescale launch quick --only 'n_latents <= 16' --limit 1 --max-gpu-hours 2.5 --retry")
+
+
 def test_doctor_says_once_what_to_do_about_a_store_that_cannot_be_written(saescale, project):
     (project.root / "file").write_text("mine")
     code, out, _ = saescale("doctor", "--store", "file")
