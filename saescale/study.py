@@ -137,6 +137,8 @@ class Study:
         found = read_json(self.path("fits.json"))
         if found is None:
             raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.again}` first.")
+        if not isinstance(found, dict) or "laws" not in found:
+            raise ValueError(f"{self.path('fits.json')} holds no laws. Run `saescale fit {self.again}` first.")
         return found
 
     def presence_law(self, asked: str, value: Any, draws: int, seed: int) -> tuple[dict[str, Any], str]:

@@ -43,6 +43,15 @@ def test_what_follows_a_prediction_of_a_published_study_is_a_command_it_takes(sa
     assert code == 2 and "name a sweep with --like" in err
 
 
+@pytest.mark.parametrize("verb", ["figures", "report", "publish"])
+def test_fits_that_hold_no_laws_send_back_to_fit(saescale, eight, verb):
+    for earlier in ("collect", "fit", "figures"):
+        saescale(earlier, "tiny")
+    (eight.store / "tiny" / "fits.json").write_text("{}")
+    code, _, err = saescale(verb, "tiny")
+    assert code == 2 and "fits.json holds no laws. Run `saescale fit tiny` first" in err and err.count("\n") == 1
+
+
 def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     folder = eight.root / "results" / "other"
     folder.mkdir(parents=True)
