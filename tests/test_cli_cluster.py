@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from saescale.campaign import doctor, folders
+from saescale.campaign import doctor, folders, submissions
+from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records.lock import Lock
@@ -147,6 +148,18 @@ def test_gc_lists_and_removes_only_when_told(saescale, project):
     code, out, _ = saescale("gc", "--json")
     assert [f["n_bytes"] for f in json.loads(out)] == [10] and (project.store / "activations" / "old").exists()
     assert saescale("gc", "--yes")[0] == 0 and not (project.store / "activations" / "old").exists()
+
+
+def test_retry_does_not_train_on_this_machine_what_was_handed_to_slurm_unless_told(saescale, plan, project, monkeypatch):
+    at, run = Store(project.store), plan.runs[0].run_id
+    at.sweep_dir("quick").mkdir(parents=True)
+    handed = submissions.Submission("quick", "t", "saescale-quick-t", "train", time.time(), {"train-1": [run]}, {}, {})
+    submissions.intend(at, handed)
+    submissions.settle(at, handed, None, over="sbatch: error: Invalid account")
+    code, _, err = saescale("retry", "quick")
+    assert code == 2 and "were handed to Slurm" in err and "Add cluster=slurm" in err and err.count("\n") == 1
+    monkeypatch.setattr("saescale.campaign.launch.launch", lambda *_, **__: Outcome(1, {}))
+    assert saescale("retry", "quick", "cluster=local")[0] == 0
 
 
 def test_what_follows_a_preview_is_narrowed_as_the_preview_was(saescale):

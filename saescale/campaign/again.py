@@ -77,11 +77,19 @@ def scale(key: str, now: Any, factor: float) -> str:
 
 def choose(plan: Plan, store: Store, classes: Sequence[str], only: str | None, max_attempts: int,
            max_gpu_hours: float | None) -> tuple[Choice, list[str]]:
-    """The runs of these classes that were not tried too often, and a sentence for those that were."""
+    """The runs of these classes that were not tried too often, and a sentence for those that were.
+
+    Raises ValueError for runs of a cluster that would be trained here without anybody having said so.
+    """
     if max_attempts < 1:
         raise ValueError(f"--max-attempts {max_attempts} is out of range: it must be at least 1.")
     known = triage.causes(states(plan.runs, store), store, submissions.read(store))
     meant = {run for run, c in known.items() if c.kind in classes}
+    handed_over = [run for run in meant if not known[run].is_here]
+    if handed_over and plan.cluster.kind != "slurm" and not any(o.key == "cluster" for o in plan.sweep.overrides):
+        raise ValueError(f"{len(handed_over)} of these runs were handed to Slurm, and cluster={plan.cluster.kind} would train "
+                         "them on this machine. Add cluster=slurm (or your site's name), or "
+                         f"cluster={plan.cluster.kind} to mean that. Nothing was started.")
     often = {run for run in meant if known[run].n_attempts >= max_attempts}
     notes = [f"{len(often)} runs were tried {max_attempts} times or more and are left alone, the first {min(often)}: "
              "see `saescale why`, or raise --max-attempts."] if often else []
