@@ -36,7 +36,7 @@ class Study:
 
             return Published.at(Path(sweep), overrides)
         name = load(sweep, overrides).folder_name
-        again = shlex.join([sweep, *overrides])
+        again = shlex.join([sweep, *overrides, *(["--store", str(root)] if root != Path("runs") else [])])
         folder = Store(root.absolute()).sweep_dir(name)
         plan = read_json(folder / "plan.json")
         if plan is None:

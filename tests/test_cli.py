@@ -98,6 +98,12 @@ def test_the_next_command_names_the_store_it_was_given(saescale, tmp_path):
     assert out.rstrip().endswith(f"next: saescale launch tiny seed=0 --store '{tmp_path / 'else where'}'")
 
 
+def test_what_is_to_run_first_names_the_store_too(saescale, tmp_path):
+    for verb in ("collect", "figures"):
+        _, _, err = saescale(verb, "tiny", "seed=0", "--store", tmp_path / "other")
+        assert f"Run `saescale launch tiny seed=0 --store {tmp_path / 'other'}` first" in err
+
+
 def test_plan_as_json_is_the_plan_with_states_and_its_price(saescale, project):
     code, out, _ = saescale("plan", "tiny", "--json")
     said = json.loads(out)
