@@ -56,11 +56,15 @@ def read_table(path: Path) -> pd.DataFrame:
     """The table as `build_table` gave it, bit for bit. Errors: `ValueError` when it is absent or lacks columns."""
     if not Path(path).is_file():
         raise ValueError(f"There is no table at {path}: run `saescale collect` for this sweep first.")
-    df = pd.read_csv(path, dtype=str, keep_default_na=False)
-    lacking = [name for name in PLANNED + METRICS + MEASURED if name not in df.columns]
-    if lacking:
-        raise ValueError(f"{path} lacks the columns {', '.join(lacking)}: collect it again with this version.")
-    return _typed(df)
+    try:
+        df = pd.read_csv(path, dtype=str, keep_default_na=False)
+        lacking = [name for name in PLANNED + METRICS + MEASURED if name not in df.columns]
+        if not lacking:
+            return _typed(df)
+    except ValueError as error:  # empty, no text, or cut within a row
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read ({reason}): run `saescale collect` for this sweep again.") from None
+    raise ValueError(f"{path} lacks the columns {', '.join(lacking)}: collect it again with this version.")
 
 
 def _planned(run: dict) -> dict:

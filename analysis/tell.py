@@ -19,7 +19,7 @@ def isoflop_text(found: "IsoFlop") -> str:
     good = sum(budget["status"] == "bracketed" for budget in found.budgets)
     head = [f"iso-FLOP: {shape}" + (f", {used['sizes']} sizes around the lowest" if used["sizes"] else "")]
     head.append(f"{used['compute']}    budgets {good} of {len(found.budgets)} resolved    data {found.data_hash}")
-    rows = [f"{'C':>10}{'sizes':>7}{'N*':>12}{'95 %':>24}{'D*':>12}{'loss':>10}  status", *map(_budget, found.budgets)]
+    rows = [f"{'C':>10}{'sizes':>7}{'N*':>12}{'95 %':>26}{'D*':>12}{'loss':>10}  status", *map(_budget, found.budgets)]
     tail = ["no exponent: fewer than 3 resolved budgets"]
     if found.lines:
         tail = [_bounded(f"{axis}* ~ C^{name}      {name}", found.exponent(axis)) for name, axis in (("a", "N"), ("b", "D"))]
@@ -29,7 +29,7 @@ def isoflop_text(found: "IsoFlop") -> str:
 
 def _budget(budget: dict) -> str:
     n, d, low = budget["N"], budget["D"], budget["loss"]
-    cells = [f"{n['estimate']:12.5g}{_pair(n):>24}" if n else f"{'-':>12}{'':24}"]
+    cells = [f"{n['estimate']:12.5g}{_pair(n):>26}" if n else f"{'-':>12}{'':26}"]
     cells.append(f"{d['estimate']:12.5g}" if d else f"{'-':>12}")
     cells.append(f"{low:10.5g}" if low else f"{'-':>10}")
     status = "resolved" if n else STATUSES.get(budget["status"], budget["status"])
@@ -73,7 +73,7 @@ def prediction_text(found: "Prediction") -> str:
 
 
 def _page(head: list[str], rows: list[str], tail: list[str], codes: list[str]) -> str:
-    lines = ["=" * _WIDTH, *head, "-" * _WIDTH, *rows, "-" * _WIDTH, *tail]
+    lines = ["=" * _WIDTH, *head, "-" * _WIDTH, *rows, *(["-" * _WIDTH, *tail] if tail else [])]
     lines += ["-" * _WIDTH, *(f"[{code}] {WARNINGS.get(code, '')}" for code in codes)] if codes else []
     return "\n".join([*lines, "=" * _WIDTH])
 

@@ -48,7 +48,7 @@ def collect(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
         screen_status.say_estimate(saved_runs(load(sweep, overrides or []), at) or (), at)
     _print_json(table.to_dict("records")) if json else screen.say(
         f"{study.path('table.csv')}: {len(table)} rows, {int((table.state == 'done').sum())} with numbers.",
-        f"saescale fit {_again(sweep, overrides, store)}")
+        f"saescale {'fit' if (table.state == 'done').any() else 'status'} {_again(sweep, overrides, store)}")
 
 
 app.command()(cli_laws.fit)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, plan_of, print_json
+from saescale.door import RUNS, Json, Overrides, StoreRoot, SweepName, again, chosen, plan_of, print_json
 
 OnlyText = Annotated[str | None, typer.Option("--only", metavar="EXPR", help="Only runs such as 'n_latents <= 8192'.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -57,9 +57,10 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
 
     planned, at = plan_of(sweep, overrides, store, save_it=not (dry_run or test_only))
     choice = Choice(Only(only) if only else None, limit, (*LAUNCHED, *(["failed"] if retry else [])), max_gpu_hours)
+    typed, narrowed = again(sweep, overrides, store), chosen(only, limit, max_gpu_hours)
     if dry_run or test_only:
         shown = cluster.preview(planned, at, choice, ask=test_only)
-        print_json(shown) if json else screen_cluster.show_preview(shown, again(sweep, overrides, store))
+        print_json(shown) if json else screen_cluster.show_preview(shown, typed + narrowed + " --retry" * retry)
         raise typer.Exit(0 if all(g["accepted"] is not False for g in shown["groups"]) else 3)
     if planned.cluster.kind == "slurm":
         screen_cluster.confirm_launch(planned, at, choice, yes or json)
@@ -69,7 +70,7 @@ def launch(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RUN
             outcome = start(planned, at, bars, choice=choice)
         if outcome.exit_code == 0 and outcome.started and not json:
             screen_status.say_estimate(planned.runs, at)
-    print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, again(sweep, overrides, store))
+    print_json(screen.outcome_json(outcome)) if json else screen.show_outcome(outcome, typed, narrowed)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -27,13 +27,16 @@ def publish(sweep: SweepName, overrides: Overrides = None, store: StoreRoot = RU
             command: Annotated[list[str] | None, typer.Option("--command", help="What was typed, if not the usual.")] = None
             ) -> None:
     """Put a sweep's tables, laws and figures where git can keep them, with the commands, machines and hours behind them."""
+    import shlex
+
     from saescale import screen
     from saescale.published import publish as put
     from saescale.study import Study
 
     study = Study.of(sweep, overrides or [], store)
     folder = to / study.folder.name if to == Path("results") else to
-    typed = command or [f"saescale {verb} {study.again}" for verb in ("launch", "collect", "fit", "figures")]
+    again = shlex.join([sweep, *(overrides or [])])  # without --store: where a store lay says nothing elsewhere
+    typed = command or [f"saescale {verb} {again}" for verb in ("launch", "collect", "fit", "figures")]
     put(study, folder, typed)
     screen.say(f"{study.folder.name} published in {folder}; its figures come from its tables.", f"saescale figures {folder}")
 

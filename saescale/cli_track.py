@@ -116,7 +116,9 @@ def _laws(sweep: str, overrides: list[str], store: Any) -> Any:
 
 
 def _require_plan(store: Any, folder: str, command: str) -> None:
-    if not (store.sweep_dir(folder) / "plan.json").exists():
+    from saescale.records.store import read_json
+
+    if read_json(store.sweep_dir(folder) / "plan.json") is None:  # a damaged one is said here, not by the mirror
         raise ValueError(f"{folder} has no plan in {store.root}. Run `saescale launch {command}` first.")
 
 

@@ -240,9 +240,12 @@ def unknown_key(key: str, known: typing.Sequence[str]) -> str:
     """The sentence for an unknown key: the nearest known one, and the known ones of its group."""
     near = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    group = key.rpartition(".")[0]
-    shown = [k for k in known if k.rpartition(".")[0] == group] if group else list(dict.fromkeys(k.split(".")[0] for k in known))
-    return f"{key} is not a known setting.{hint} Known here: {', '.join(shown or known)}."
+    group, shown = key, list[str]()
+    while not shown and "." in group:  # of the nearest group there is
+        group = group.rpartition(".")[0]
+        shown = [k for k in known if k.startswith(f"{group}.")]
+    shown = shown or list(dict.fromkeys(k.split(".")[0] for k in known))
+    return f"{key} is not a known setting.{hint} Known here: {', '.join(shown)}."
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:

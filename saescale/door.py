@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,24 @@ def again(sweep: str, overrides: list[str] | None, store: Path) -> str:
     return shlex.join([sweep, *(overrides or []), *(["--store", str(store)] if store != RUNS else [])])
 
 
+def chosen(only: str | None, limit: int | None, max_gpu_hours: float | None) -> str:
+    """What a launch was narrowed by, as the user may type it again: without it the next one would train all, without the gate."""
+    import shlex
+
+    given = {"--only": only, "--limit": limit, "--max-gpu-hours": max_gpu_hours}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+
+
 def print_json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(plain(value), indent=1, default=str, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """`value` with null where a number is missing: NaN is no JSON, and jq and browsers refuse the whole of it."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

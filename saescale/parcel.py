@@ -19,7 +19,7 @@ from saescale.campaign import recorded
 from saescale.campaign.plan import PlannedRun
 from saescale.campaign.status import state
 from saescale.records import record
-from saescale.records.store import Store, read_json
+from saescale.records.store import Damaged, Store, read_json, trouble_of_weights
 from saescale.sources import is_synthetic
 
 CFG_FILE, WEIGHTS_FILE, CARD = "cfg.json", "sae_weights.safetensors", "README.md"
@@ -58,9 +58,20 @@ def pack(store: Store, name: str, repo: str) -> Parcel:
     files: dict[str, Path | bytes] = {}
     for run in finished:
         folder = store.run_dir(run.run_id)
+        require_whole(folder)
         files |= {f"{run.run_id}/{file}": folder / file for file in (CFG_FILE, WEIGHTS_FILE, record.RESULT)}
     files[CARD] = card(repo, finished, store, question).encode()
     return Parcel(repo, files, tuple(r.run_id for r in finished), (len(plan["runs"]) if plan else 1) - len(finished))
+
+
+def require_whole(folder: Path) -> None:
+    """Raises Damaged for the folder of a finished run whose SAE is missing or cut off: nobody could load it from the hub."""
+    trouble = trouble_of_weights(folder / WEIGHTS_FILE)
+    if trouble is None and read_json(folder / CFG_FILE) is not None:
+        return
+    name = WEIGHTS_FILE if trouble else CFG_FILE
+    raise Damaged(f"{folder / name} is damaged: {trouble or 'it is missing'}. Restore it, or move that folder away and launch "
+                  "again. Nothing was pushed.")
 
 
 def check_repo(repo: str) -> None:

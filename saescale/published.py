@@ -72,7 +72,7 @@ def publish(study: Study, folder: Path, commands: Sequence[str]) -> Published:
     """Copy the tables, fits and figures of a sweep to `folder`, with what they came from. What else lies there is kept.
 
     Raises ValueError where the sweep has not been fitted since its tables were made, or where the folder holds another study: of
-    another sweep, or of this one with other overrides.
+    another sweep, or of this one with other overrides, or files of these names that are no study's.
     """
     from analysis.figures import RECORD_FIGURES
 
@@ -87,8 +87,13 @@ def publish(study: Study, folder: Path, commands: Sequence[str]) -> Published:
                          f"{study.again}` first.")
     records = (f"{name}.json" for name in RECORD_FIGURES if study.path(f"{name}.json").exists())
     said = about(study, table, commands)  # before the first file: what is written here is no edit of the code that trained
+    files = (*study.inputs(), "fits.json", *records)
+    taken = [] if other else [file for file in (*files, "firing.json") if (folder / file).exists()]
+    if taken:
+        raise ValueError(f"{folder / taken[0]} is there, and {folder} is no published study, so the file is not overwritten: "
+                         "give a new folder with --to.")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (*study.inputs(), "fits.json", *records):
+    for file in files:
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copyfile(study.path(file), folder / file)
     write_json(folder / "firing.json", fits["firing"])

@@ -91,7 +91,7 @@ def say(line: str, following: str | None) -> None:
 def number(value: float) -> str:
     """12345678 -> '12.3M', 6.25e9 -> '6.25G': tokens and FLOPs at a glance."""
     for size, suffix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
+        if abs(value) >= size * 0.9995:  # 999.9k rounds to 1M, where `.3g` would say 1e+03k
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
 
@@ -136,6 +136,9 @@ def show_plan(plan: Plan, found: Mapping[str, RunState], again: str | None, stor
             prose(escape(line))
         if refused := harvest.refusal(lacking, packed, plan):
             prose(f"[yellow]launch will refuse:[/] {escape(refused)}")
+        for s in found.values():
+            if s.state == "damaged":
+                prose(f"[yellow]launch will refuse:[/] {escape(s.reason)}")
     if again is not None:
         say(f"plan {plan.plan_hash}", f"saescale launch {again}" if todo else f"saescale collect {again}")
 
@@ -210,7 +213,8 @@ def totals_json(of: Totals) -> dict[str, Any]:
     return vars(of) | {"groups": groups, "budgets": budgets}
 
 
-def show_outcome(outcome: Outcome, again: str) -> None:
+def show_outcome(outcome: Outcome, again: str, narrowed: str = "") -> None:
+    """`narrowed`: what the launch was narrowed by, for the one that is to follow."""
     for message in outcome.messages:
         prose(f"[red]{escape(message)}[/]")
     for note in outcome.notes:
@@ -223,6 +227,8 @@ def show_outcome(outcome: Outcome, again: str) -> None:
             prose(f"[red]failed[/] {run_id}: {escape(s.reason)}")
     following = {0: "collect", 3: "launch" if outcome.messages else "status", 4: "status"}[outcome.exit_code]
     failed = any(s.state == "failed" for s in outcome.states.values()) and not outcome.messages
+    if failed or following == "launch":
+        again += narrowed
     say(line, f"saescale launch --retry {again}" if failed else f"saescale {following} {again}")
 
 

@@ -36,7 +36,7 @@ class Study:
 
             return Published.at(Path(sweep), overrides)
         name = load(sweep, overrides).folder_name
-        again = shlex.join([sweep, *overrides])
+        again = shlex.join([sweep, *overrides, *(["--store", str(root)] if root != Path("runs") else [])])
         folder = Store(root.absolute()).sweep_dir(name)
         plan = read_json(folder / "plan.json")
         if plan is None:
@@ -137,6 +137,8 @@ class Study:
         found = read_json(self.path("fits.json"))
         if found is None:
             raise ValueError(f"{self.path('fits.json')} is not there. Run `saescale fit {self.again}` first.")
+        if not isinstance(found, dict) or "laws" not in found:
+            raise ValueError(f"{self.path('fits.json')} holds no laws. Run `saescale fit {self.again}` first.")
         return found
 
     def presence_law(self, asked: str, value: Any, draws: int, seed: int) -> tuple[dict[str, Any], str]:

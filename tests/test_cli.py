@@ -73,6 +73,7 @@ def test_a_truncated_record_stops_the_launch_and_is_kept(saescale, project):
     assert (folder / "result.json").read_text() == '{"schema": 1, "run_id'
     code, out, _ = saescale("status", "tiny")
     assert code == 3 and "damaged" in out
+    assert f"launch will refuse: {folder / 'result.json'} is damaged" in saescale("plan", "tiny")[1]
 
 
 def test_a_full_disk_is_named_with_its_file(saescale, monkeypatch):
@@ -97,11 +98,40 @@ def test_the_next_command_names_the_store_it_was_given(saescale, tmp_path):
     assert out.rstrip().endswith(f"next: saescale launch tiny seed=0 --store '{tmp_path / 'else where'}'")
 
 
+def test_what_is_to_run_first_names_the_store_too(saescale, tmp_path):
+    for verb in ("collect", "figures"):
+        _, _, err = saescale(verb, "tiny", "seed=0", "--store", tmp_path / "other")
+        assert f"Run `saescale launch tiny seed=0 --store {tmp_path / 'other'}` first" in err
+
+
 def test_plan_as_json_is_the_plan_with_states_and_its_price(saescale, project):
     code, out, _ = saescale("plan", "tiny", "--json")
     said = json.loads(out)
     assert code == 0 and {r["state"] for r in said["runs"]} == {"new"} and said["price"]["activations_gb"] > 0
     assert read_json(project.store / "tiny" / "plan.json")["plan_hash"] == said["plan_hash"]
+
+
+def test_json_has_null_where_a_number_is_missing(saescale):
+    saescale("plan", "tiny")
+    code, out, _ = saescale("collect", "tiny", "--json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = json.loads(out, parse_constant=refuse)
+    assert code == 0 and len(rows) == 8 and rows[0]["fvu"] is None
+
+
+def test_a_table_without_numbers_sends_to_the_state_of_the_runs_and_not_to_a_fit(saescale):
+    saescale("plan", "tiny")
+    assert saescale("collect", "tiny")[1].rstrip().endswith("next: saescale status tiny")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(999_936, "1M"), (999_400, "999k"), (999.7, "1k"), (512, "512"), (6.25e9, "6.25G")])
+def test_a_number_that_rounds_up_to_the_next_unit_is_said_in_it(value, shown):
+    from saescale.screen import number
+
+    assert number(value) == shown
 
 
 def test_status_counts_and_tells_by_its_exit_code(saescale, project):

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from saescale.campaign import doctor, folders
+from saescale.campaign import doctor, folders, submissions
+from saescale.campaign.launch import Outcome
 from saescale.campaign.plan import make_plan
 from saescale.campaign.sweep import load
 from saescale.records.lock import Lock
@@ -40,6 +41,8 @@ def plan(project):
     (["retry", "quick", "--set", "train.lr=*2"], "would make other runs"),
     (["retry", "quick", "--set", "cluster"], "is not KEY=VALUE"),
     (["retry", "quick", "--set", "cluster.kernels=*2"], "nothing that can be scaled"),
+    (["retry", "quick", "--set", "cluster.job.memory=*2"], "cluster=local has no such setting"),
+    (["retry", "quick", "--set", "cluster.workers=/0"], "a factor above 0"),
     (["doctor", "--cluster", "lsf"], "inprocess, local, slurm"), (["launch", "$(touch x)"], "is not a sweep name"),
     (["plan", "quick", "cluster=nope"], "inprocess, local, slurm"), (["plan", "quick", "cluster=slurm", "cluster.job.time=soon"],
                                                                      "is not a time limit")])
@@ -145,6 +148,32 @@ def test_gc_lists_and_removes_only_when_told(saescale, project):
     code, out, _ = saescale("gc", "--json")
     assert [f["n_bytes"] for f in json.loads(out)] == [10] and (project.store / "activations" / "old").exists()
     assert saescale("gc", "--yes")[0] == 0 and not (project.store / "activations" / "old").exists()
+
+
+def test_retry_does_not_train_on_this_machine_what_was_handed_to_slurm_unless_told(saescale, plan, project, monkeypatch):
+    at, run = Store(project.store), plan.runs[0].run_id
+    at.sweep_dir("quick").mkdir(parents=True)
+    handed = submissions.Submission("quick", "t", "saescale-quick-t", "train", time.time(), {"train-1": [run]}, {}, {})
+    submissions.intend(at, handed)
+    submissions.settle(at, handed, None, over="sbatch: error: Invalid account")
+    code, _, err = saescale("retry", "quick")
+    assert code == 2 and "were handed to Slurm" in err and "Add cluster=slurm" in err and err.count("\n") == 1
+    monkeypatch.setattr("saescale.campaign.launch.launch", lambda *_, **__: Outcome(1, {}))
+    assert saescale("retry", "quick", "cluster=local")[0] == 0
+
+
+def test_what_follows_a_preview_is_narrowed_as_the_preview_was(saescale):
+    """Without --only and the gate the command to copy would launch everything."""
+    given = ["--only", "n_latents <= 16", "--limit", "1", "--max-gpu-hours", "2.5"]
+    code, out, _ = saescale("launch", "quick", *given, "--retry", "--dry-run")
+    assert code == 0 and "1 runs in 1 jobs" in out
+    assert out.rstrip().endswith("next: saescale launch quick --only 'n_latents <= 16' --limit 1 --max-gpu-hours 2.5 --retry")
+
+
+def test_doctor_says_once_what_to_do_about_a_store_that_cannot_be_written(saescale, project):
+    (project.root / "file").write_text("mine")
+    code, out, _ = saescale("doctor", "--store", "file")
+    assert code == 3 and out.count("--store") == 1
 
 
 def test_doctor_looks_at_this_machine(saescale):

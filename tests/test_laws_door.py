@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,7 @@ def test_isoflop_of_a_table_finds_its_budgets(saescale):
     assert said["lines"]["N"]["exponent"]["estimate"] == pytest.approx(0.28 / 0.62, abs=0.05)
     code, out, _ = saescale("isoflop", "t.csv", "--columns", NAMES, "--degree", 2, "--draws", 100)
     assert "parabola in ln N" in out and "next: saescale predict t.csv" in out
+    assert len(re.findall(r"^ .{9} +\d+ +\S+ +\S+ to \S+ +\S+ +\S+  resolved$", out, re.M)) == 5  # columns stay apart
 
 
 @pytest.mark.usefixtures("table")

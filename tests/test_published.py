@@ -52,12 +52,31 @@ def test_what_publishing_writes_does_not_count_as_an_edit_of_the_tree(saescale, 
     assert json.loads((folder / "study.json").read_text())["edited"] is False
 
 
+@pytest.mark.parametrize("verb", ["figures", "report", "publish"])
+def test_fits_that_hold_no_laws_send_back_to_fit(saescale, eight, verb):
+    for earlier in ("collect", "fit", "figures"):
+        saescale(earlier, "tiny")
+    (eight.store / "tiny" / "fits.json").write_text("{}")
+    code, _, err = saescale(verb, "tiny")
+    assert code == 2 and "fits.json holds no laws. Run `saescale fit tiny` first" in err and err.count("\n") == 1
+
+
 def test_a_study_does_not_take_the_folder_of_another(saescale, eight):
     folder = eight.root / "results" / "other"
     folder.mkdir(parents=True)
     write_json(folder / "study.json", {"sweep": "else"})
     code, _, err = saescale("publish", "tiny", "--to", "results/other")
     assert code == 2 and "holds the study of else" in err and [p.name for p in folder.iterdir()] == ["study.json"]
+
+
+def test_a_study_does_not_overwrite_a_file_of_a_folder_that_is_no_study(saescale, eight):
+    for verb in ("collect", "fit"):
+        assert saescale(verb, "tiny")[0] == 0
+    (eight.root / "table.csv").write_text("mine")
+    code, _, err = saescale("publish", "tiny", "--to", ".")
+    assert code == 2 and "table.csv is there" in err and err.count("\n") == 1
+    assert (eight.root / "table.csv").read_text() == "mine" and not (eight.root / "study.json").exists()
+    assert saescale("publish", "tiny", "--to", "new")[0] == saescale("publish", "tiny", "--to", "new")[0] == 0
 
 
 @pytest.mark.parametrize(("there", "said"), [

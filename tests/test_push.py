@@ -80,6 +80,20 @@ def test_the_upload_is_what_to_writes_and_dry_run_lists_and_the_token_stays_wher
     assert not any(TOKEN.encode() in p.read_bytes() for p in project.root.rglob("*") if p.is_file())
 
 
+@pytest.mark.parametrize("name", ["sae_weights.safetensors", "cfg.json"])
+def test_an_sae_that_is_cut_off_or_missing_is_not_pushed(trained, project, saescale, name):
+    file = trained[1] / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    code, _, err = saescale("push", "given", "--repo", "lab/tiny", "--to", "parcel")
+    assert code == 2 and str(file) in err and "is damaged" in err and err.count("\n") == 1
+    file.unlink()
+    code, _, err = saescale("push", "given", "--repo", "lab/tiny", "--to", "parcel")
+    assert code == 2 and str(file) in err and "it is missing" in err and not (project.root / "parcel").exists()
+    file.write_bytes(whole)
+    assert saescale("push", "given", "--repo", "lab/tiny", "--to", "parcel")[0] == 0
+
+
 def test_the_card_has_a_row_of_each_runs_own_numbers_and_the_line_that_loads_one(trained, project, saescale):
     saescale("push", "given", "--repo", "lab/tiny", "--to", "parcel")
     card = (project.root / "parcel" / "README.md").read_text()

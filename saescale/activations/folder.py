@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import saescale.bundled_lm
+from saescale.records.store import trouble_of_weights
 
 BUNDLED = Path(saescale.bundled_lm.__file__).parent / "weights"
 
@@ -43,7 +44,14 @@ class LMFolder:
 
     @cached_property
     def revision(self) -> str:
-        """SHA-256 over config, tokenizer and weights: a moved folder is the same model, a changed one is not."""
+        """SHA-256 over config, tokenizer and weights: a moved folder is the same model, a changed one is not.
+
+        Errors: `ValueError` for weights that are cut off; they would be noticed by the workers alone.
+        """
+        for file in self.path.glob("*.safetensors"):
+            if trouble := trouble_of_weights(file):
+                raise ValueError(f"{file} is cut off or damaged ({trouble}). Save the model there again with save_pretrained, "
+                                 "or fetch it again.")
         h = hashlib.sha256()
         for file in [self.path / "config.json", self.path / "tokenizer.json", *sorted(self.path.glob("*.safetensors"))]:
             with file.open("rb") as f:

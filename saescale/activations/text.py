@@ -104,7 +104,10 @@ def _source_files(root: Path) -> Iterator[Path]:
 
 def text_files(path: str | None) -> list[Document]:
     """Every .txt and .py file below the folder `path`, one document each, sorted by name, near-duplicates left out."""
-    if path is None or not Path(path).is_dir():
+    if path in (None, "???"):
+        raise ValueError("data.path is missing: give a folder of .txt or .py files, one document each, with "
+                         "data.path=/path/to/folder.")
+    if not Path(path).is_dir():
         raise ValueError(f"data.path={path!r} is not a folder. Give a folder of .txt or .py files, one document each.")
     root = Path(path)
     files = sorted(f for f in root.rglob("*") if f.suffix in (".txt", ".py") and f.is_file())

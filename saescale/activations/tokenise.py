@@ -87,7 +87,11 @@ def encoder(tokenizer_file: Path) -> Any:
     """Document texts -> lists of token ids, without special tokens put around them."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as e:  # the library raises nothing narrower
+        raise ValueError(f"{tokenizer_file} is no tokenizer ({e}). Save the model's there with "
+                         "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER).") from e
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda texts: [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -214,8 +214,9 @@ def _tokenise(folder: Path, source: Source, lm: LMFolder, data: Mapping[str, Any
         lengths = np.concatenate([r.lengths for r in rows[split]] or [np.empty(0, np.int32)])
         chosen = tokenise.order(lengths, limits[split], data["batch_sequences"])
         if len(chosen) == 0:
-            raise ValueError(f"the {split} split of {data['corpus']} gives less than one forward batch of "
-                             f"{data['batch_sequences']} sequences. Lower data.batch_sequences or change held_out_fraction.")
+            raise ValueError(f"the {split} split of {data['corpus']} gives {len(lengths)} sequences of {data['n_ctx']} tokens, "
+                             f"less than one forward batch of {data['batch_sequences']} sequences. Give more text, lower "
+                             "data.batch_sequences or change data.held_out_fraction.")
         meta |= _write_split(folder, split, rows[split], chosen, excluded, meta["files"])
         meta[f"n_{split}_documents"] = tokeniser.split_documents[split]
     train, held_out = (np.load(folder / f"{s}-sequences.npy", mmap_mode="r") for s in SPLITS)

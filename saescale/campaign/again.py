@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -47,10 +48,20 @@ def with_settings(sweep: str, overrides: Sequence[str], settings: Sequence[str])
                              f"Give it as an override to plan and launch instead: saescale plan {sweep} {text}.")
         scaled = re.fullmatch(r"([*/])(\d+(?:\.\d+)?)", value)
         if scaled:
-            now = conf.lookup(next(iter(cells(load(sweep, out)))).config, key)
-            value = scale(key, now, float(scaled[2]) if scaled[1] == "*" else 1 / float(scaled[2]))
+            factor = float(scaled[2]) if scaled[1] == "*" else 1 / (float(scaled[2]) or math.nan)
+            value = scale(key, setting(sweep, out, key), factor)
         out = [o for o in out if o.partition("=")[0] != key] + [f"{key}={value}"]
     return out
+
+
+def setting(sweep: str, overrides: Sequence[str], key: str) -> Any:
+    """What an execution setting of the sweep is now."""
+    config = next(iter(cells(load(sweep, overrides)))).config
+    try:
+        return conf.lookup(config, key)
+    except AttributeError:
+        raise ValueError(f"--set {key}: cluster={config.cluster.kind} has no such setting to scale. "
+                         "Give one that `saescale plan` knows there, such as cluster.workers=/2.") from None
 
 
 def scale(key: str, now: Any, factor: float) -> str:
@@ -59,16 +70,26 @@ def scale(key: str, now: Any, factor: float) -> str:
     if not found or isinstance(now, bool):
         raise ValueError(f"--set {key}: {now!r} is nothing that can be scaled. Give the value itself.")
     value = float(found[1]) * factor
+    if not 0 < value < 2**63:
+        raise ValueError(f"--set {key}: {now!r} cannot be scaled by {factor:g}. Give a factor above 0, such as *2 or /2.")
     return f"{max(1, round(value))}{found[2]}"
 
 
 def choose(plan: Plan, store: Store, classes: Sequence[str], only: str | None, max_attempts: int,
            max_gpu_hours: float | None) -> tuple[Choice, list[str]]:
-    """The runs of these classes that were not tried too often, and a sentence for those that were."""
+    """The runs of these classes that were not tried too often, and a sentence for those that were.
+
+    Raises ValueError for runs of a cluster that would be trained here without anybody having said so.
+    """
     if max_attempts < 1:
         raise ValueError(f"--max-attempts {max_attempts} is out of range: it must be at least 1.")
     known = triage.causes(states(plan.runs, store), store, submissions.read(store))
     meant = {run for run, c in known.items() if c.kind in classes}
+    handed_over = [run for run in meant if not known[run].is_here]
+    if handed_over and plan.cluster.kind != "slurm" and not any(o.key == "cluster" for o in plan.sweep.overrides):
+        raise ValueError(f"{len(handed_over)} of these runs were handed to Slurm, and cluster={plan.cluster.kind} would train "
+                         "them on this machine. Add cluster=slurm (or your site's name), or "
+                         f"cluster={plan.cluster.kind} to mean that. Nothing was started.")
     often = {run for run in meant if known[run].n_attempts >= max_attempts}
     notes = [f"{len(often)} runs were tried {max_attempts} times or more and are left alone, the first {min(often)}: "
              "see `saescale why`, or raise --max-attempts."] if often else []

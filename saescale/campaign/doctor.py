@@ -74,7 +74,7 @@ def machine(store: Store) -> Iterator[Check]:
         yield Check(OK if free > LITTLE_DISK_GB else WARN, "disk", f"{store.root} has {free:.0f} GB free",
                     "make room: saescale gc lists what can go")
     except ValueError as e:
-        yield Check(FAIL, "disk", str(e), "give a folder you may write to with --store")
+        yield Check(FAIL, "disk", str(e), "")
 
 
 def gpus() -> Iterator[Check]:

@@ -215,6 +215,7 @@ def run_pool(jobs: Sequence[Path], workers: int, stage: str, progress: Progress)
             worker.send_signal(signal.SIGTERM)
         for worker in running:
             worker.wait()
+            worker.finish(asked="stop")
     return problems
 
 

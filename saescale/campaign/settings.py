@@ -47,7 +47,10 @@ def _put(tree: dict[str, Any], key: str, value: Any, known: Mapping[str, Any]) -
         node = node.get(part) if isinstance(node, Mapping) else None
     if not isinstance(node, dict) or last not in node:
         raise ValueError(conf.unknown_key(key, list(flatten(known))))
-    node[last] = canonical(value)
+    try:
+        node[last] = canonical(value)
+    except ValueError as e:
+        raise ValueError(f"{key}: {e}") from e
 
 
 def _copied(tree: Any) -> Any:

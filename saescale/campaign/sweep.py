@@ -85,7 +85,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Sweep:
         raise ValueError(f"there is no sweep {name!r}. Choose one of: {', '.join(known)}, or add sweeps/{name}.yaml.")
     try:
         raw = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as e:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as e:
         raise ValueError(f"sweeps/{name}.yaml cannot be read: {' '.join(str(e).split())}") from e
     return dataclasses.replace(_sweep(name, raw, _parse_overrides(overrides)), said=tuple(overrides))
 
@@ -101,6 +101,7 @@ def _sweep(name: str, raw: Any, overrides: tuple[Override, ...]) -> Sweep:
             raise ValueError(f"two horizons given in grid {grid!r} of sweeps/{name}.yaml: budget.flops and train.n_tokens. "
                              "Give one of them.")
         grids[grid] = _with_overrides(given, overrides)
+    _refuse_idle_horizon(name, grids, overrides)
     return Sweep(name, raw.get("question") or "", groups, raw.get("set") or {}, raw.get("by_kind") or {}, grids,
                  _around(name, raw.get("around") or {}), raw.get("concepts") or {}, overrides, _caps(name, raw.get("caps") or {}))
 
@@ -129,6 +130,8 @@ def _check_shape(name: str, raw: Any) -> None:
     for key in raw:
         if key not in SWEEP_KEYS:
             raise ValueError(f"{where}: {conf.unknown_key(str(key), sorted(SWEEP_KEYS))}")
+    if not isinstance(raw.get("question") or "", str):
+        raise ValueError(f"{where}: question={raw['question']!r} is not a text. Write question: One sentence?")
     if not isinstance(raw.get("base") or [], list):
         raise ValueError(f"{where}: base={raw['base']!r} is not a list. Write base: [GROUP=CHOICE, ...].")
     by_kind, concepts = raw.get("by_kind") or {}, raw.get("concepts") or {}
@@ -139,10 +142,34 @@ def _check_shape(name: str, raw: Any) -> None:
         if not isinstance(given, Mapping) or not all(isinstance(k, str) for k in given):
             raise ValueError(f"{where}: {part} is not a mapping of settings. Write {part}: {{KEY: value}}, "
                              "with keys such as sae.n_latents.")
+        _refuse_nested(where, part, given)
     for kind in by_kind:
         if kind not in conf.KINDS:
             raise ValueError(f"{where}: by_kind.{kind} is not an SAE kind. Choose one of: {', '.join(conf.KINDS)}.")
     check_settings(where, concepts, list(map(str, raw["grids"])))
+
+
+def _refuse_nested(where: str, part: str, given: Mapping[str, Any]) -> None:
+    """Settings are flat keys: `sae: {k: 4}` is not sae.k, and which group is meant is said by base or an axis."""
+    if part != "set" and not part.startswith(("grids.", "by_kind.")):
+        return
+    for key in given.keys() & {*compose.group_choices(), "budget"}:
+        for inner in given[key] if isinstance(given[key], list) else [given[key]]:
+            if isinstance(inner, Mapping):
+                flat = ", ".join(f"{key}.{k}: {v}" for k, v in inner.items()) or f"{key}.KEY: VALUE"
+                raise ValueError(f"{where}: {part}.{key} nests settings, whose keys are flat here. Write {part}: {{{flat}}}.")
+            if key == "budget" or not part.startswith("grids."):
+                raise ValueError(f"{where}: {part}.{key} is a group of settings. Write {key}.KEY: VALUE for one of them"
+                                 + ("." if key == "budget" else f", or base: [{key}=CHOICE]."))
+
+
+def _refuse_idle_horizon(name: str, grids: Mapping[str, Mapping[str, Any]], overrides: Sequence[Override]) -> None:
+    """An override of a horizon replaces that horizon alone: where every grid gives the other one it would do nothing."""
+    for o in overrides:
+        if o.key in HORIZONS and not any(o.key in axes for axes in grids.values()):
+            other = next(h for h in HORIZONS if h != o.key)
+            raise ValueError(f"{o.key} changes nothing here: every grid of sweeps/{name}.yaml gives {other}. "
+                             f"Write {other}=VALUE,VALUE, or copy the sweep and change its grids.")
 
 
 def _refuse_two_horizons(overrides: Sequence[Override]) -> None:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saescale import identity
+from saescale.activations.shards import cache_key
+from saescale.activations.tokens import corpus_key
 from saescale.campaign import submissions
 from saescale.campaign.attempts import read_or_empty
 from saescale.campaign.queue import Queue
 from saescale.records import record
 from saescale.records.lock import owner
 from saescale.records.store import Store
+from saescale.sources import is_synthetic
 
 ASIDE_S = 86400.0  # a file written aside is renamed within moments; a day later its writer is gone
 
@@ -56,15 +59,31 @@ def checkpoints(store: Store, configs: dict[str, dict]) -> list[Leaving]:
 
 
 def caches(store: Store, configs: dict[str, dict]) -> list[Leaving]:
-    """Activations and corpora that no run of the store names and nobody fills."""
+    """Activations and corpora that no run of the store names, nobody fills, and no plan waits for."""
     used = {key: {(c.get("execution") or {}).get(key) for c in configs.values()} for key in ("cache_key", "corpus_key")}
+    for cache, corpus in harvested(store):
+        used["cache_key"].add(cache)
+        used["corpus_key"].add(corpus)
     found = []
     for kind, key in (("activations", "cache_key"), ("corpora", "corpus_key")):
         for folder in sorted(store.root.glob(f"{kind}/*")):
-            is_filled = any(owner(p) for p in (folder / "lock", *folder.glob("claims/*")))
+            claims = [p for p in folder.glob("claims/*") if not p.name.startswith(".")]  # without the guards of locks, which stay
+            is_filled = any(owner(p) for p in (folder / "lock", *claims))
             if folder.name not in used[key] and not is_filled:
                 found.append(Leaving(kind, folder, size(folder), "no run of this store reads it"))
     return found
+
+
+def harvested(store: Store) -> set[tuple[str, str]]:
+    """(cache, corpus) of the runs that saved plans still want: `harvest` fills a cache before `launch` makes a run of it."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in store.root.glob("*/plan.json"):
+        for run in read_or_empty(path).get("runs", ()):
+            science = run["science"]
+            text = f"{science['lm']} {science['data']}"
+            if text not in found and not is_synthetic(science) and not (store.run_dir(run["run_id"]) / record.RESULT).exists():
+                found[text] = cache_key(science), corpus_key(science["data"])
+    return {keys for keys in found.values() if store.activations_dir(keys[0]).exists()}
 
 
 def code(store: Store, now: Queue) -> list[Leaving]:

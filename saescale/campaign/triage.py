@@ -46,9 +46,11 @@ SUGGESTED = {
     "node_failure": LAUNCH, "config_error": "saescale doctor", "lock_lost": LAUNCH, "rank_lost": LAUNCH, "cancelled": LAUNCH,
     "killed": RETRY,
     "diverged": "saescale plan {sweep} train.lr=LOWER", "rejected": "saescale launch {sweep} --test-only",
-    "vanished": LAUNCH, "stalled": "saescale logs {run}", "damaged": "saescale why {run}", "unexplained": "saescale logs {run}",
+    "vanished": LAUNCH, "stalled": "saescale logs {run}", "damaged": LAUNCH, "unexplained": "saescale logs {run}",
     "new": LAUNCH, "queued": "saescale status {sweep}", "running": "saescale status {sweep}", "done": "saescale collect {sweep}",
     "held": LAUNCH, "unknown": "saescale doctor", "stopped": LAUNCH, "waiting": LAUNCH}
+# On this machine there is no job that could ask for more: fewer workers leave each more of the memory.
+HERE = {kind: RETRY + f" --class {kind} --set cluster.workers=/2" for kind in ("oom_gpu", "oom_host")}
 # What is no fault of the run: `retry` takes these when no class is named.
 INFRASTRUCTURE = ("timeout", "preempted", "node_failure", "killed", "vanished", "cancelled", "rejected", "lock_lost", "rank_lost",
                   "stopped", "disk_full")
@@ -63,9 +65,11 @@ class Cause:
     evidence: tuple[str, ...] = ()
     attempt: Path | None = None
     n_attempts: int = 0
+    is_here: bool = False  # tried on this machine, not on a cluster
 
     def command(self, sweep: str, run: str) -> str:
-        return SUGGESTED[self.kind].format(sweep=sweep, run=run)
+        known = SUGGESTED | HERE if self.is_here else SUGGESTED
+        return known[self.kind].format(sweep=sweep, run=run)
 
 
 @dataclass
@@ -85,12 +89,12 @@ class Case:
 
 def cause(case: Case) -> Cause:
     """The class of one run, by the first rule that finds evidence."""
-    n = len(attempts(case.job)) if case.job else 0
+    n, here = len(attempts(case.job)) if case.job else 0, case.submission is None
     for rule in (by_state, by_submission, by_accounting, by_words, by_exit):
         found = rule(case)
         if found is not None:
-            return Cause(found[0], tuple(found[1][-SHOWN:]), case.attempt, n)
-    return Cause("unexplained", tuple(words(case)[-SHOWN:]), case.attempt, n)
+            return Cause(found[0], tuple(found[1][-SHOWN:]), case.attempt, n, here)
+    return Cause("unexplained", tuple(words(case)[-SHOWN:]), case.attempt, n, here)
 
 
 Found = tuple[str, Sequence[str]] | None

@@ -55,6 +55,21 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"{path} is damaged ({e}): it is not whole JSON. Move it away and run the command again.") from e
 
 
+def trouble_of_weights(path: Path) -> str | None:
+    """None for a whole safetensors file, else what is wrong with it, in words: its header, read alone, says how long it is."""
+    if not path.is_file():
+        return "it is missing"
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as f:
+            begin = 8 + int.from_bytes(f.read(8), "little")
+            header = json.loads(f.read(begin - 8)) if begin <= size else None
+        whole = begin + max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+    except (ValueError, TypeError, AttributeError, LookupError):
+        return "it has no header of a safetensors file"
+    return None if size == whole else f"it has {size:,} bytes, and {whole:,} by its header"
+
+
 def append_line(path: Path, value: Any) -> None:
     """One JSON line, flushed, so that a killed process keeps what it logged. Goes on after a torn line on a line of its own."""
     line = json.dumps(value, allow_nan=False) + "\n"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
@@ -66,17 +67,23 @@ def save(sae: SAE, scale: float, folder: str | Path, metadata: Mapping[str, Any]
 
 
 def load(folder: str | Path) -> SAE:
-    """The SAE saved in a folder; it takes raw activations."""
+    """The SAE saved in a folder; it takes raw activations. Errors: `ValueError` for a folder of none, or a damaged one."""
     folder = Path(folder)
     for name in (CFG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} holds no exported SAE: {name} is missing.")
-    own = json.loads((folder / CFG_FILE).read_text()).get("metadata", {}).get("saescale")
+    try:
+        own = json.loads((folder / CFG_FILE).read_text()).get("metadata", {}).get("saescale")
+    except (ValueError, AttributeError) as e:
+        raise ValueError(f"{folder / CFG_FILE} is damaged: {e}. Restore it, or train that run again.") from e
     if not own or own["kind"] not in KINDS:
         raise ValueError(
             f"{folder / CFG_FILE} was not written by saescale, or by one that knows more kinds than {', '.join(KINDS)}."
         )
-    tensors, kind = load_file(folder / WEIGHTS_FILE), KINDS[own["kind"]](**own["settings"])
+    try:
+        tensors, kind = load_file(folder / WEIGHTS_FILE), KINDS[own["kind"]](**own["settings"])
+    except SafetensorError as e:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {e}. Restore it, or train that run again.") from e
     b_enc, kept = kind.imported(tensors)
     encoder_rows = tensors["W_enc"].T.contiguous()
     return SAE(kind, encoder_rows.T, b_enc, tensors["W_dec"], tensors["b_dec"], kept)

@@ -45,6 +45,9 @@ def test_text_files_are_read_by_name_below_the_folder(tmp_path):
 
 
 def test_missing_or_empty_folders_and_unknown_corpora_are_refused_with_the_choices(tmp_path):
+    for nothing in (None, "???"):
+        with pytest.raises(ValueError, match="data.path is missing"):
+            text_files(nothing)
     with pytest.raises(ValueError, match="is not a folder"):
         text_files(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="holds no .txt or .py files"):

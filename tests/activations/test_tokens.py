@@ -89,7 +89,7 @@ def test_padding_asked_for_by_a_tokenizer_file_never_becomes_text(tmp_path, docu
 
 
 def test_a_split_too_small_for_one_forward_batch_is_refused_with_what_to_change(tmp_path, data):
-    with pytest.raises(ValueError, match="held_out split.*Lower data.batch_sequences or change held_out_fraction"):
+    with pytest.raises(ValueError, match="held_out split.*gives 0 sequences.*lower data.batch_sequences or change data.held"):
         one = [Document("a.py", "import os " * 90)]
         tokens.prepare(Store(tmp_path), one, LMFolder(BUNDLED), {**data, "held_out_fraction": 0.0})
 

@@ -181,3 +181,14 @@ def test_a_table_with_no_run_finished_can_be_built_and_read(tmp_path, make_plan)
 def test_a_missing_table_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="saescale collect"):
         read_table(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("cut", [
+    lambda raw: raw[:0], lambda raw: raw[:raw.rstrip().rfind(b"\n") + 90], lambda raw: b"\xff\xfe" + raw])
+def test_a_table_that_is_empty_or_cut_off_is_refused_by_its_path(store, cut):
+    root, plan = store
+    path = write_table(build_table(plan, root), root / "table.csv")
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"table.csv cannot be read .*saescale collect") as e:
+        read_table(path)
+    assert "\n" not in str(e.value)

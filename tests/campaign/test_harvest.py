@@ -78,6 +78,14 @@ def test_a_disk_limit_stops_the_harvest_with_whole_shards_and_more_room_goes_on(
         assert files.items() < whole[hook].items()
 
 
+def test_gc_leaves_what_was_harvested_for_a_plan_until_its_runs_are_recorded(project, saescale):
+    saescale("harvest", "tiny", *SMALL)
+    code, out, _ = saescale("gc", "--json")
+    assert code == 0 and json.loads(out) == []
+    next(project.store.glob("tiny+*/plan.json")).unlink()
+    assert {f["kind"] for f in json.loads(saescale("gc", "--json")[1])} == {"activations", "corpora"}
+
+
 def test_the_verb_says_in_json_what_is_missing(project, saescale):
     saescale("harvest", "tiny", *SMALL, "--max-disk-gb", "0.0005")
     code, out, _ = saescale("harvest", "tiny", *SMALL, "--max-disk-gb", "0.0005", "--json")
@@ -125,7 +133,7 @@ def large(tmp_path):
                 "tie_word_embeddings": False, "bos_token_id": 0}
     (folder / "config.json").write_text(json.dumps(llama_8b))
     (folder / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
-    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # a header that names no tensor
     return folder
 
 

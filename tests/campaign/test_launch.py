@@ -57,6 +57,21 @@ def planned(store, *overrides):
     return make_plan(load("tiny", overrides), store)
 
 
+def test_after_ctrl_c_each_worker_leaves_how_it_ended_and_why_says_stopped(store, monkeypatch):
+    """A worker that was let save is no worker that was killed with its watcher."""
+    job = store.job_dir("train-1")
+    write_json(job / "job.json", {"stage": "report", "arguments": ["--help"], "execution": {"threads": 1}})
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "_show", interrupted)
+    monkeypatch.setattr(local.Worker, "send_signal", lambda worker, _: worker.ranks[0].process.kill())
+    with pytest.raises(KeyboardInterrupt):
+        local.run_pool([job], 1, "train", Silent())
+    assert read_json(job / "attempts" / "0" / "exit.json")["asked"] == "stop"
+
+
 def test_a_launch_trains_every_run_once_and_a_second_starts_nothing(store, workers):
     plan = planned(store)
     first, second = launch(plan, store, Silent()), launch(plan, store, Silent())

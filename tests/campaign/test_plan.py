@@ -1,9 +1,11 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from saescale.activations.folder import BUNDLED
 from saescale.campaign.exponent import no_exponent
 from saescale.campaign.plan import far_from_optimum, make_plan, save, why_excluded
 from saescale.campaign.sweep import cells, load
@@ -107,7 +109,8 @@ def test_the_plan_file_is_the_same_every_time(project):
     (["lm=/no/such/folder"], "does not exist"), (["lm=folder"], "lm.path is missing"),
     (["data.path=/no"], "is not a folder"),
     (["data.n_ctx=4096"], "exceeds the 256 positions"), (["lm.hook_name=blocks.9.hook_resid_post"], "layers 0 to"),
-    (["data.batch_sequences=100000"], "less than one forward batch")])
+    (["data.batch_sequences=100000"], "tokens, less than one forward batch"),
+    (["data.path=???"], "data.path is missing")])
 def test_what_cannot_be_looked_up_is_refused_in_one_sentence(project, overrides, said):
     with pytest.raises(ValueError) as e:
         planned(project, *overrides)
@@ -119,6 +122,16 @@ def test_a_folder_that_is_no_language_model_is_refused_with_what_it_lacks(projec
     (tmp_path / "lm" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"lacks tokenizer.json, \*.safetensors"):
         planned(project, f"lm={tmp_path / 'lm'}")
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    ("model.safetensors", lambda raw: raw[:-9]), ("model.safetensors", lambda raw: raw[:5]), ("tokenizer.json", lambda _: b"{}")])
+def test_a_model_that_is_cut_off_is_refused_by_the_plan_with_the_name_of_the_file(project, tmp_path, name, damage):
+    folder = shutil.copytree(BUNDLED, tmp_path / "lm")
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(ValueError, match=name) as e:
+        planned(project, f"lm={folder}")
+    assert "\n" not in str(e.value) and "save_pretrained" in str(e.value)
 
 
 def test_a_sweep_whose_budgets_keep_too_few_sizes_is_warned_that_no_exponent_can_come_out(project):

@@ -99,7 +99,8 @@ def test_two_horizons_are_refused_in_overrides_and_in_a_grid(project):
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_number_that_is_not_finite_is_refused(value):
-    assert "only finite numbers" in refused(f"train.lr={value}")
+    said = refused(f"train.lr={value}")
+    assert "only finite numbers" in said and said.startswith("train.lr: ")
 
 
 def test_lm_takes_a_folder():
@@ -132,10 +133,28 @@ def test_the_order_of_overrides_does_not_move_the_folder():
     ("concepts: {grid: g, prevalence: 3}\n" + G, "prevalence: fixed or text"),
     ("concepts: {grid: g, frequencies: [0.1, 0.01]}\n" + G, "LOW below HIGH"),
     ("concepts: {grid: g, frequencies: 0.1}\n" + G, "LOW below HIGH"),
-    ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"), ("question: ${nope}\n" + G, "cannot be read")])
+    ("concepts: {grid: g, inventories: words}\n" + G, "inventories: [NAME"), ("question: ${nope}\n" + G, "cannot be read"),
+    ("question: [a, b]\n" + G, "question=['a', 'b'] is not a text"), ("set: {sae: {k: 4}}\n" + G, "Write set: {sae.k: 4}."),
+    ("set: {sae: topk}\n" + G, "or base: [sae=CHOICE]"), ("set: {budget: [1]}\n" + G, "budget.KEY"),
+    ("grids: {g: {seed: 0, sae: {k: 4}}}", "Write grids.g: {sae.k: 4}."),
+    ("grids: {g: {seed: 0, sae: [topk, {k: 4}]}}", "Write grids.g: {sae.k: 4}.")])
 def test_a_broken_sweep_file_is_refused_in_one_sentence_that_names_it(project, text, said):
     project.sweep("bad", text)
     assert said in refused(name="bad") and "sweeps/bad.yaml" in refused(name="bad")
+
+
+def test_a_sweep_file_that_is_no_text_is_refused_by_its_name(project):
+    (project.root / "sweeps" / "bad.yaml").write_bytes(b"\xff\xfe\x00g")
+    assert "sweeps/bad.yaml cannot be read" in refused(name="bad")
+
+
+def test_an_override_of_a_horizon_that_no_grid_gives_is_refused_instead_of_ignored():
+    assert "every grid of sweeps/tiny.yaml gives budget.flops" in refused("train.n_tokens=5120")
+
+
+def test_an_unknown_key_of_an_unknown_group_lists_the_group_above_alone():
+    said = refused("cluster.jobb.memory=3G")
+    assert "cluster.workers" in said and "sae.k" not in said
 
 
 def test_conf_falls_back_to_the_one_that_ships():

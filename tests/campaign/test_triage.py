@@ -64,6 +64,18 @@ def test_each_end_has_its_class_and_the_lines_that_show_it(store, kind, given):
     assert found.evidence or kind == "unexplained"
 
 
+@pytest.mark.parametrize("said", ["MemoryError", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"])
+def test_out_of_memory_on_this_machine_asks_for_fewer_workers_and_not_for_a_larger_job(store, said):
+    built = case(store, stderr=said)
+    assert "cluster.job." in cause(built).command("demo", "run")
+    built.submission = None
+    assert cause(built).command("demo", "run").endswith("--set cluster.workers=/2")
+
+
+def test_after_moving_a_damaged_file_away_one_launches():
+    assert cause(Case(RunState("damaged", "result.json is damaged"))).command("demo", "run") == "saescale launch demo"
+
+
 def test_diverged_runs_failed_by_themselves_whatever_else_happened():
     found = cause(Case(RunState("failed", "diverged: loss is nan at step 7 of 9 (lr 0.1)"), None, None, {"State": "TIMEOUT"}))
     assert (found.kind, found.evidence) == ("diverged", ("diverged: loss is nan at step 7 of 9 (lr 0.1)",))

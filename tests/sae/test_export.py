@@ -94,6 +94,14 @@ def test_a_scale_that_cannot_be_folded_is_refused(trained, tmp_path, scale):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "keep"), [("sae_weights.safetensors", 3000), ("sae_weights.safetensors", 4), ("cfg.json", 9)])
+def test_a_file_that_was_cut_off_is_refused_by_its_name(trained, tmp_path, name, keep):
+    export.save(trained[0], SCALE, tmp_path, {})
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:keep])
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        export.load(tmp_path)
+
+
 def test_metadata_that_is_not_json_is_refused_before_anything_is_written(trained, tmp_path):
     with pytest.raises(TypeError):
         export.save(trained[0], SCALE, tmp_path, {"model": object()})
