@@ -62,7 +62,7 @@ def test_a_sweep_goes_from_probe_to_retry_on_this_machine(saescale, plan, projec
     code, out, _ = saescale("launch", "quick", "--only", f"n_latents == {run.science['sae']['n_latents']}", "--dry-run")
     assert code == 0 and "2 runs in 1 jobs" in out and not (project.store / "by-id").exists()
     code, out, err = saescale("launch", "quick", "--only", f"n_latents == {run.science['sae']['n_latents']}")
-    assert code == 3 and "2 done, 2 new" in out and "training of 2 runs" not in out, err
+    assert code == 4 and "2 done, 2 new" in out and "training of 2 runs" not in out, err
     code, out, _ = saescale("launch", "quick")
     assert code == 0 and "training of 4 runs: calibrated" in out
 

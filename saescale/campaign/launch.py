@@ -49,13 +49,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere."""
+        """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere, or not begun because nobody asked for them."""
         found = {s.state for s in self.states.values()}
         if self.handed_over and not self.messages and found & {"running", "queued", "unknown"}:
             return 4  # a cluster works on; what is new waits for room in the queue
-        if found & {"failed", "stopped", "new", "damaged"}:
+        if found & {"failed", "stopped", "damaged"} or self.messages and "new" in found:
             return 3
-        return 4 if found & {"running", "queued", "unknown"} else 0
+        return 4 if found & {"running", "queued", "unknown", "new"} else 0
 
 
 def launch(plan: Plan, store: Store, progress: local.Progress, choice: Choice = EVERYTHING) -> Outcome:

@@ -173,9 +173,14 @@ def test_a_pool_worker_that_ends_badly_is_told_in_one_sentence(store, monkeypatc
 
 
 @pytest.mark.parametrize(("found", "code"), [
-    ("done", 0), ("running", 4), ("stopped", 3), ("failed", 3), ("new", 3), ("damaged", 3)])
+    ("done", 0), ("running", 4), ("stopped", 3), ("failed", 3), ("new", 4), ("damaged", 3)])
 def test_the_exit_code_of_an_outcome(found, code):
     assert Outcome(1, {"a": RunState("done"), "b": RunState(found)}).exit_code == code
+
+
+def test_runs_not_begun_because_a_job_stopped_are_told_from_those_nobody_asked_for():
+    states = {"a": RunState("done"), "b": RunState("new")}
+    assert (Outcome(1, states).exit_code, Outcome(1, states, ("job x stopped.",)).exit_code) == (4, 3)
 
 
 def test_states_of_a_plan_are_those_of_its_runs(store):
