@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere, or not begun because nobody asked for them."""
+        """0 all done, 3 some runs stopped or failed, 4 some still running elsewhere, or not begun since nobody asked for them."""
         found = {s.state for s in self.states.values()}
         if self.handed_over and not self.messages and found & {"running", "queued", "unknown"}:
             return 4  # a cluster works on; what is new waits for room in the queue

@@ -14,7 +14,7 @@ from lab import REPOSITORY, SIXTY, Lab, left_by, queued, shim
 pytestmark = pytest.mark.slurm
 FEW = SIXTY.replace("[16, 24, 32, 48, 64]", "[32]").replace("[65_536, 131_072, 262_144]", "[262_144]").replace(
     "[0, 1, 2, 3]", "[0, 1, 2]")
-WORK = (262_144 + 0.7 * 4096) * (1500 + 32)  # of one run, as training counts it: its tokens, and a share of those it is measured on
+WORK = (262_144 + 0.7 * 4096) * (1500 + 32)  # of one run, as training counts it, its evaluation included
 
 
 @pytest.fixture
