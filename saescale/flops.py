@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from saescale.kinds import KINDS
 
+EVALUATED_SHARE = 0.7  # of what a training token costs, what a held-out token does: measured, for plans and progress
+
 
 def flops_dense(d_in: int, n_latents: int, n_tokens: int) -> int:
     """Dense-equivalent training compute, the x-axis of every law: C = 12 * d_in * n_latents * n_tokens.

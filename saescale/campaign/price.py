@@ -8,12 +8,13 @@ from typing import Any
 
 from saescale.campaign import lm_cost
 from saescale.campaign.plan import PlannedRun
+from saescale.flops import EVALUATED_SHARE
 from saescale.kinds import KINDS
 from saescale.science import fork_step as first_decay_step
 
 # One core, measured on the bundled model: a step costs a fixed part, a part per token and a part per token and latent.
 STEP_S, TOKEN_S, TOKEN_LATENT_S = 8e-4, 6e-6, 3.2e-9
-EVALUATE_S, EVALUATED_SHARE = 0.7, 0.7  # export and record; the cost of a held-out token's latents, of a training token's
+EVALUATE_S = 0.7  # export and record
 START_S = 5.0  # Python and torch, once per job
 ACTIVATION_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from saescale.training.train import Job
 
 STEP_LATENTS = 1500  # of a token, what does not depend on the dictionary's size costs as much as so many latents
-EVALUATED_SHARE = 0.7  # of a held-out token, its latents' part costs so much of a training token's
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def ending_work(science: Mapping[str, Any], bench: Bench) -> float:
     """What finish_run costs, in latent-tokens of training: held-out tokens, and the language model's losses, whose parameters
     count as latents of d_in weights."""
     losses = bench.lm_parameters / science["lm"]["d_in"] * (science["eval"]["ce_tokens"] or 0)
-    return science["eval"]["n_tokens"] * (STEP_LATENTS + science["sae"]["n_latents"]) * EVALUATED_SHARE + losses
+    return science["eval"]["n_tokens"] * (STEP_LATENTS + science["sae"]["n_latents"]) * flops.EVALUATED_SHARE + losses
 
 
 def finish_run(job: Job, run_id: str, trunk: Trunk, bench: Bench) -> None:
